@@ -1,0 +1,27 @@
+//! Measures real time, for tests whose subject is real time (outages, deadlines).
+//!
+//! Never used to wait: tests that can move a clock use `TestClock` instead.
+
+use std::time::{Duration, Instant};
+
+/// Real time since [`start`](Self::start), for checks such as "no read takes longer than 300 ms".
+#[derive(Debug, Clone, Copy)]
+pub struct Stopwatch(Instant);
+
+impl Stopwatch {
+    /// Starts measuring now.
+    #[must_use]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place where tests read real time"
+    )]
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// The time since the start.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.0.elapsed()
+    }
+}
