@@ -1,0 +1,383 @@
+//! Groups: many entries invalidated at once, in constant time.
+//!
+//! Decides whether an entry of a group is still valid. Pure: counters in, verdict out; where the
+//! counters live (process memory, a Redis hash) is the store's business. A logical counter, never a
+//! wall clock: two nodes whose clocks differ by a tick would serve stale values.
+//!
+//! The protocol is that of `docs/src/tags.md`: an entry carries, for each of its groups, the counter
+//! that was read *before* its source was. It is valid while no invalidation of that group has a
+//! higher one.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use crate::error::{Error, ErrorKind};
+use crate::key::Namespace;
+
+/// The most tags that one entry may have.
+pub const MAX_TAGS: usize = 64;
+
+/// The longest tag, in bytes.
+pub const MAX_TAG_BYTES: usize = 256;
+
+/// How many groups a namespace remembers before it raises its floor instead.
+const MAX_GROUPS: usize = 100_000;
+
+/// A set of entries of one namespace that are invalidated together.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Group(Arc<str>);
+
+impl Group {
+    /// The group of the entries with this tag.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidTag`] if it is empty or longer than [`MAX_TAG_BYTES`].
+    pub fn tag(tag: &str) -> Result<Self, Error> {
+        if tag.is_empty() || tag.len() > MAX_TAG_BYTES {
+            return Err(Error::new(
+                ErrorKind::InvalidTag,
+                format!("{} bytes; allowed are 1 to {MAX_TAG_BYTES}", tag.len()),
+            ));
+        }
+        // The letter leaves room for other kinds of groups; they can never meet a tag.
+        Ok(Self(format!("t:{tag}").into()))
+    }
+
+    /// The groups of these tags, each once.
+    ///
+    /// # Errors
+    ///
+    /// As [`tag`](Self::tag); also if there are more than [`MAX_TAGS`] different ones.
+    pub fn tags<S: AsRef<str>>(tags: impl IntoIterator<Item = S>) -> Result<Vec<Self>, Error> {
+        let mut groups: Vec<Self> = Vec::new();
+        for tag in tags {
+            let group = Self::tag(tag.as_ref())?;
+            if !groups.contains(&group) {
+                groups.push(group);
+            }
+            if groups.len() > MAX_TAGS {
+                return Err(Error::new(
+                    ErrorKind::InvalidTag,
+                    format!("more than {MAX_TAGS} tags on one entry"),
+                ));
+            }
+        }
+        Ok(groups)
+    }
+
+    /// A group by the name that [`as_str`](Self::as_str) gave.
+    pub fn from_name(name: &str) -> Self {
+        Self(name.into())
+    }
+
+    /// Its name in a store: the kind's letter, a colon, then for a tag the tag.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+/// Where the counters of a namespace stood at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Snapshot {
+    /// A random number of this run of the counters. If they are lost they begin again in another
+    /// epoch, and everything of the lost one is invalid.
+    pub epoch: u64,
+    /// How many invalidations there had been.
+    pub counter: u64,
+}
+
+/// One group of an entry, with the counters as they stood before the entry's source was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark {
+    /// Which group.
+    pub group: Group,
+    /// The counters then.
+    pub at: Snapshot,
+}
+
+/// All groups of an entry. Empty and free of cost for an entry without tags.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Marks(Option<Arc<[Mark]>>);
+
+impl Marks {
+    /// The marks of an entry of these groups whose source is read after `at`.
+    pub fn new(groups: &[Group], at: Snapshot) -> Self {
+        groups
+            .iter()
+            .map(|group| Mark {
+                group: group.clone(),
+                at,
+            })
+            .collect()
+    }
+
+    /// Each mark.
+    pub fn as_slice(&self) -> &[Mark] {
+        self.0.as_deref().unwrap_or_default()
+    }
+
+    /// Whether there are none, so that the entry is always valid.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+}
+
+impl FromIterator<Mark> for Marks {
+    fn from_iter<I: IntoIterator<Item = Mark>>(marks: I) -> Self {
+        let marks: Arc<[Mark]> = marks.into_iter().collect();
+        Self((!marks.is_empty()).then_some(marks))
+    }
+}
+
+/// How much an invalidation takes away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum How {
+    /// The entries are gone.
+    Hard,
+    /// The entries are stale: kept for those who accept a stale value when the source fails.
+    Soft,
+}
+
+/// Whether an entry may be used, by its groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Validity {
+    /// No invalidation since its source was read.
+    Valid,
+    /// A soft invalidation came since.
+    Stale,
+    /// A hard invalidation came since, or the counters were lost.
+    Invalid,
+}
+
+/// What is known of one group: the counters of its last invalidations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Generation {
+    /// Of the last hard one; zero if there was none.
+    pub hard: u64,
+    /// Of the last soft one; zero if there was none.
+    pub soft: u64,
+}
+
+/// Judges one mark ([`Validity`]) by the state of its namespace: `floor` is the counter below which
+/// everything is invalid.
+pub fn judge(mark: Snapshot, epoch: u64, floor: u64, generation: Generation) -> Validity {
+    if mark.epoch != epoch || mark.counter < floor || mark.counter < generation.hard {
+        Validity::Invalid
+    } else if mark.counter < generation.soft {
+        Validity::Stale
+    } else {
+        Validity::Valid
+    }
+}
+
+/// The counters of one namespace.
+#[derive(Debug, Clone)]
+pub struct GroupState {
+    epoch: u64,
+    counter: u64,
+    floor: u64,
+    generations: HashMap<Group, Generation>,
+}
+
+impl GroupState {
+    /// A state without any invalidation yet; `epoch` is a random number.
+    pub fn new(epoch: u64) -> Self {
+        Self {
+            epoch,
+            counter: 0,
+            floor: 0,
+            generations: HashMap::new(),
+        }
+    }
+
+    /// Where the counters stand. Taken before a source is read.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            epoch: self.epoch,
+            counter: self.counter,
+        }
+    }
+
+    /// Makes what was read before now and belongs to one of `groups` invalid or stale.
+    pub fn invalidate(&mut self, groups: &[Group], how: How) {
+        self.counter += 1;
+        for group in groups {
+            let generation = self.generations.entry(group.clone()).or_default();
+            match how {
+                How::Hard => generation.hard = self.counter,
+                How::Soft => generation.soft = self.counter,
+            }
+        }
+        if self.generations.len() > MAX_GROUPS {
+            // Forgetting a group must not revive its entries: all that carry marks go instead.
+            self.floor = self.counter;
+            self.generations.clear();
+        }
+    }
+
+    /// Whether an entry with these marks may be used: the worst of its groups decides.
+    pub fn check(&self, marks: &Marks) -> Validity {
+        let verdict = |mark: &Mark| {
+            let generation = self
+                .generations
+                .get(&mark.group)
+                .copied()
+                .unwrap_or_default();
+            judge(mark.at, self.epoch, self.floor, generation)
+        };
+        marks
+            .as_slice()
+            .iter()
+            .map(verdict)
+            .max()
+            .unwrap_or(Validity::Valid)
+    }
+}
+
+/// The counters of all namespaces of one process, for a store in its memory.
+#[derive(Debug, Default)]
+pub struct LocalGroups(RwLock<HashMap<Namespace, GroupState>>);
+
+impl LocalGroups {
+    /// Where the counters of `namespace` stand.
+    pub fn snapshot(&self, namespace: &Namespace) -> Snapshot {
+        if let Some(state) = self
+            .0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(namespace)
+        {
+            return state.snapshot();
+        }
+        self.with(namespace, |state| state.snapshot())
+    }
+
+    /// See [`GroupState::invalidate`].
+    pub fn invalidate(&self, namespace: &Namespace, groups: &[Group], how: How) {
+        self.with(namespace, |state| state.invalidate(groups, how));
+    }
+
+    /// See [`GroupState::check`]; free for an entry without marks.
+    pub fn check(&self, namespace: &Namespace, marks: &Marks) -> Validity {
+        if marks.is_empty() {
+            return Validity::Valid;
+        }
+        let states = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        states
+            .get(namespace)
+            .map_or(Validity::Invalid, |state| state.check(marks))
+    }
+
+    fn with<R>(&self, namespace: &Namespace, act: impl FnOnce(&mut GroupState) -> R) -> R {
+        let mut states = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let state = states
+            .entry(namespace.clone())
+            .or_insert_with(|| GroupState::new(rand::random()));
+        act(state)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn groups(names: &[&str]) -> Vec<Group> {
+        Group::tags(names).unwrap()
+    }
+
+    #[track_caller]
+    fn check(tags: &[&str], invalidated: &[&str], how: How, expected: Validity) {
+        let mut state = GroupState::new(7);
+        let marks = Marks::new(&groups(tags), state.snapshot());
+        state.invalidate(&groups(invalidated), how);
+        assert_eq!(
+            state.check(&marks),
+            expected,
+            "{tags:?} after {how:?} {invalidated:?}"
+        );
+    }
+
+    #[test]
+    fn an_entry_goes_with_any_of_its_groups_and_with_no_other() {
+        check(&["a", "b"], &["b"], How::Hard, Validity::Invalid);
+        check(&["a", "b"], &["b"], How::Soft, Validity::Stale);
+        check(&["a"], &["b"], How::Hard, Validity::Valid);
+        check(&[], &["b"], How::Hard, Validity::Valid);
+    }
+
+    #[test]
+    fn an_entry_read_after_the_invalidation_is_valid() {
+        let mut state = GroupState::new(7);
+        state.invalidate(&groups(&["a"]), How::Hard);
+        let marks = Marks::new(&groups(&["a"]), state.snapshot());
+        assert_eq!(state.check(&marks), Validity::Valid);
+    }
+
+    #[test]
+    fn counters_that_were_lost_invalidate_what_carries_marks() {
+        let before = GroupState::new(7);
+        let marks = Marks::new(&groups(&["a"]), before.snapshot());
+        assert_eq!(GroupState::new(8).check(&marks), Validity::Invalid);
+    }
+
+    #[test]
+    fn a_full_table_invalidates_rather_than_forgets() {
+        let mut state = GroupState::new(7);
+        let marks = Marks::new(&groups(&["old"]), state.snapshot());
+        state.invalidate(&groups(&["old"]), How::Hard);
+        for i in 0..=MAX_GROUPS {
+            state.invalidate(&[Group::tag(&i.to_string()).unwrap()], How::Hard);
+        }
+        assert!(state.generations.len() <= MAX_GROUPS);
+        assert_eq!(state.check(&marks), Validity::Invalid);
+        let marks = Marks::new(&groups(&["new"]), state.snapshot());
+        assert_eq!(state.check(&marks), Validity::Valid);
+    }
+
+    #[test]
+    fn tags_have_limits_and_count_once() {
+        assert_eq!(groups(&["a", "b", "a"]).len(), 2);
+        assert_eq!(Group::tag("").unwrap_err().kind(), ErrorKind::InvalidTag);
+        assert!(Group::tag(&"x".repeat(MAX_TAG_BYTES)).is_ok());
+        assert!(Group::tag(&"x".repeat(MAX_TAG_BYTES + 1)).is_err());
+        let many = |n: usize| Group::tags((0..n).map(|i| i.to_string()));
+        assert!(many(MAX_TAGS).is_ok());
+        assert_eq!(
+            many(MAX_TAGS + 1).unwrap_err().kind(),
+            ErrorKind::InvalidTag
+        );
+    }
+
+    proptest! {
+        /// The marks of an entry are valid exactly if none of its groups was invalidated since.
+        #[test]
+        fn validity_is_what_a_list_of_all_invalidations_says(
+            before in prop::collection::vec(0_u8..6, 0..10),
+            after in prop::collection::vec(0_u8..6, 0..10),
+            mine in prop::collection::hash_set(0_u8..6, 0..4),
+        ) {
+            let group = |i: &u8| Group::tag(&i.to_string()).unwrap();
+            let mut state = GroupState::new(7);
+            for i in &before {
+                state.invalidate(&[group(i)], How::Hard);
+            }
+            let marks = Marks::new(&mine.iter().map(group).collect::<Vec<_>>(), state.snapshot());
+            for i in &after {
+                state.invalidate(&[group(i)], How::Hard);
+            }
+            let hit = after.iter().any(|i| mine.contains(i));
+            let expected = if hit { Validity::Invalid } else { Validity::Valid };
+            prop_assert_eq!(state.check(&marks), expected);
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! What a cache keeps its entries in.
+//!
+//! [`Store`] is the one seam between the typed handle and memory, Redis, tiers, fault injection and
+//! counting. It moves opaque [`Entry`]s, is safe to use as `dyn Store`, and passes one conformance
+//! suite whatever is behind it. It never decodes a value and never loads one.
+
+use std::fmt;
+
+use futures_util::future::BoxFuture;
+
+use crate::clock::{Deadline, Time};
+use crate::entry::Entry;
+use crate::error::Error;
+use crate::glob::Glob;
+use crate::invalidation::{Group, How, Snapshot};
+use crate::key::{Key, Namespace};
+use crate::stats::StoreStats;
+
+/// The answer of a store that may take a while.
+pub type Op<'a, T> = BoxFuture<'a, Result<T, Error>>;
+
+/// What one operation knows of the moment it runs in.
+#[derive(Debug, Clone, Copy)]
+pub struct Cx {
+    /// The cache's time at its start.
+    pub now: Time,
+    /// When it must have ended, in real time.
+    pub deadline: Deadline,
+}
+
+/// What an entry's freshness is known to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Guarantee {
+    /// Within its time to live, and no invalidation that had ended before the read concerns it.
+    Fresh,
+    /// Past its time to live, softly invalidated, or from before a restart of the store: only for
+    /// those who accept a stale value.
+    Stale,
+}
+
+/// What a store can show without waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peek {
+    /// The entry was shown.
+    Seen,
+    /// There is none.
+    Absent,
+    /// Only [`Store::read`] can tell.
+    Ask,
+}
+
+/// The right to store what is loaded from now on. An invalidation of the key, a direct write or the
+/// end of its time takes the right away; then the value may be used but not stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    /// Never given twice.
+    pub token: u128,
+    /// Where the group counters of the namespace stood when it was given.
+    pub groups: Snapshot,
+}
+
+/// What a load finds when it begins.
+#[derive(Debug)]
+pub enum Begin {
+    /// Somebody stored the value meanwhile.
+    Found(Entry, Guarantee),
+    /// Load, then write with this lease or [`abandon`](Store::abandon) it.
+    Lead(Lease),
+    /// Somebody else is loading this key: load, but do not store.
+    Held,
+}
+
+/// When a write takes place.
+#[derive(Debug, Clone, Copy)]
+pub enum When<'a> {
+    /// Always. Ends the leases of loads that are under way: they read older data.
+    Always,
+    /// Only if the key has no entry. Ends leases as `Always` if it takes place.
+    Absent,
+    /// Only while this lease is valid. Ends the lease.
+    Leased(&'a Lease),
+}
+
+/// Whether a write took place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    /// It did.
+    Stored,
+    /// It did not: there was an entry, or the lease had ended.
+    Refused,
+}
+
+/// How many entries were removed, in each tier that a store has; `None` for a tier that it has not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Removed {
+    /// From the memory of this process.
+    pub memory: Option<u64>,
+    /// From Redis.
+    pub redis: Option<u64>,
+}
+
+impl Removed {
+    /// The most that any tier removed: tiers hold copies of the same entries.
+    pub fn total(self) -> u64 {
+        self.memory.max(self.redis).unwrap_or(0)
+    }
+
+    /// Both counted together, tier by tier.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        let add = |a: Option<u64>, b: Option<u64>| match (a, b) {
+            (None, None) => None,
+            (a, b) => Some(a.unwrap_or(0) + b.unwrap_or(0)),
+        };
+        Self {
+            memory: add(self.memory, other.memory),
+            redis: add(self.redis, other.redis),
+        }
+    }
+}
+
+/// Where a scan goes on. A store gives it; only [`START`](Self::START) is made by a caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cursor(pub u64);
+
+impl Cursor {
+    /// The beginning.
+    pub const START: Self = Self(0);
+}
+
+/// What a scan is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Want {
+    /// The names of entries, and of keys that only have a load under way: to remove them.
+    Names,
+    /// Live entries with what they hold.
+    Entries,
+}
+
+/// One key that a scan found.
+#[derive(Debug, Clone)]
+pub struct Item {
+    /// Its name in the namespace.
+    pub name: String,
+    /// Its entry, if [`Want::Entries`] asked for it.
+    pub entry: Option<Entry>,
+}
+
+/// A part of a scan.
+#[derive(Debug, Clone, Default)]
+pub struct Page {
+    /// What it found; a key may come twice in one scan.
+    pub items: Vec<Item>,
+    /// Where to go on; `None` at the end.
+    pub next: Option<Cursor>,
+}
+
+/// Whether a store does its work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Health {
+    /// It does.
+    Up,
+    /// It does not, since then; callers get their loaders' values.
+    Degraded {
+        /// When it was first noticed.
+        since: Time,
+        /// What is wrong, without secrets.
+        reason: String,
+    },
+}
+
+/// Keeps entries.
+///
+/// Rules for each implementation, checked by the conformance suite:
+///
+/// - Expiry holds in every method: what is past `hard_expiry` is absent everywhere, also in counts.
+/// - An entry whose groups were hard-invalidated is absent; soft-invalidated or past `soft_expiry`
+///   it is shown as [`Guarantee::Stale`].
+/// - After `remove` of a key has answered `Ok`, no write with a lease that was given before `remove`
+///   was called takes place. The same for `write` with `Always` and `Absent`.
+/// - `remove` that could not reach the store answers [`Pending`](crate::ErrorKind::Pending): it is kept, retried until
+///   it is in, also if the caller goes away, and meanwhile this store shows the key as absent.
+/// - No method outlives `cx.deadline` by more than a few milliseconds, and none panics.
+pub trait Store: fmt::Debug + Send + Sync + 'static {
+    /// Shows the entry if that needs no waiting. `see` is called at most once, maybe under a lock:
+    /// it must be quick and must not use the store.
+    fn peek(&self, key: &Key<'_>, now: Time, see: &mut dyn FnMut(&Entry, Guarantee)) -> Peek;
+
+    /// The entries of these keys, in their order.
+    fn read<'a>(
+        &'a self,
+        keys: &'a [Key<'a>],
+        cx: &'a Cx,
+    ) -> Op<'a, Vec<Option<(Entry, Guarantee)>>>;
+
+    /// Begins a load of each of these keys, in their order. A stale entry is not `Found`.
+    fn begin<'a>(&'a self, keys: &'a [Key<'a>], cx: &'a Cx) -> Op<'a, Vec<Begin>>;
+
+    /// Stores an entry. [`TooLarge`](crate::ErrorKind::TooLarge) if it can never fit; others stay then.
+    fn write<'a>(
+        &'a self,
+        key: &'a Key<'a>,
+        entry: Entry,
+        when: When<'a>,
+        cx: &'a Cx,
+    ) -> Op<'a, Written>;
+
+    /// Gives a lease back that will not be used. Never waits.
+    fn abandon(&self, key: &Key<'_>, lease: Lease);
+
+    /// Gives an entry a new expiry, `None` for none; false if there is no such entry.
+    fn touch<'a>(&'a self, key: &'a Key<'a>, expiry: Option<Time>, cx: &'a Cx) -> Op<'a, bool>;
+
+    /// Removes these keys (all of one namespace) and ends their leases.
+    fn remove<'a>(&'a self, keys: &'a [Key<'a>], cx: &'a Cx) -> Op<'a, Removed>;
+
+    /// The keys of a namespace that match, `limit` at a time or somewhat more. A key that is there
+    /// from the scan's beginning to its end is found.
+    fn scan<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        at: Cursor,
+        glob: &'a Glob,
+        want: Want,
+        limit: usize,
+        cx: &'a Cx,
+    ) -> Op<'a, Page>;
+
+    /// The groups of its entries.
+    fn groups(&self) -> &dyn Groups;
+
+    /// What it counted. Quick: at most a microsecond.
+    fn stats(&self) -> StoreStats;
+
+    /// Whether it works.
+    fn health(&self) -> Health;
+}
+
+/// The group counters that belong to a store.
+pub trait Groups: Send + Sync {
+    /// Where the counters of a namespace stand: for an entry that is written without a lease.
+    fn snapshot<'a>(&'a self, namespace: &'a Namespace, cx: &'a Cx) -> Op<'a, Snapshot>;
+
+    /// Invalidates all entries of these groups whose source was read before now. Answers
+    /// [`Pending`](crate::ErrorKind::Pending) as [`Store::remove`] does.
+    fn invalidate<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        groups: &'a [Group],
+        how: How,
+        cx: &'a Cx,
+    ) -> Op<'a, ()>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn removed_counts_tiers_apart() {
+        let memory = Removed {
+            memory: Some(3),
+            redis: None,
+        };
+        let redis = Removed {
+            memory: None,
+            redis: Some(5),
+        };
+        assert_eq!(
+            memory.and(redis),
+            Removed {
+                memory: Some(3),
+                redis: Some(5)
+            }
+        );
+        assert_eq!(memory.and(memory).memory, Some(6));
+        assert_eq!(memory.and(redis).total(), 5);
+        assert_eq!(Removed::default().total(), 0);
+    }
+}
