@@ -25,7 +25,12 @@
 //! though `*` does; here both do, as both do in Redis once anything stands before them. And Redis
 //! gives up, with "no match", after 1,000 nested `*`.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
+
+use crate::error::{Error, ErrorKind};
 
 /// The longest pattern in bytes, equal to the longest key.
 pub const MAX_PATTERN_BYTES: usize = 4096;
@@ -37,7 +42,7 @@ pub const MAX_PATTERN_BYTES: usize = 4096;
 /// let glob = Glob::new("user:[0-9]*:name")?;
 /// assert!(glob.matches(b"user:42:name"));
 /// assert!(!glob.matches(b"superuser:42:name"));
-/// # Ok::<(), tachikoma_cache::glob::GlobError>(())
+/// # Ok::<(), tachikoma_cache::Error>(())
 /// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Glob {
@@ -63,13 +68,17 @@ impl Glob {
     ///
     /// # Errors
     ///
-    /// [`GlobError`] if the pattern is longer than [`MAX_PATTERN_BYTES`]. Every other text is a
-    /// valid pattern.
-    pub fn new(pattern: &str) -> Result<Self, GlobError> {
+    /// [`ErrorKind::InvalidPattern`] if it is longer than [`MAX_PATTERN_BYTES`]. Every other text
+    /// is a valid pattern.
+    pub fn new(pattern: &str) -> Result<Self, Error> {
         if pattern.len() > MAX_PATTERN_BYTES {
-            return Err(GlobError {
-                length: pattern.len(),
-            });
+            return Err(Error::new(
+                ErrorKind::InvalidPattern,
+                format!(
+                    "{} bytes; at most {MAX_PATTERN_BYTES} are allowed",
+                    pattern.len()
+                ),
+            ));
         }
         let mut parser = Parser {
             rest: pattern.as_bytes(),
@@ -146,25 +155,21 @@ impl Glob {
     /// ```
     /// # use tachikoma_cache::glob::Glob;
     /// assert_eq!(Glob::new("user:[ab")?.embeddable(), br"user:[\a\b]");
-    /// # Ok::<(), tachikoma_cache::glob::GlobError>(())
+    /// # Ok::<(), tachikoma_cache::Error>(())
     /// ```
     pub fn embeddable(&self) -> Vec<u8> {
         let text = self.text.as_bytes();
-        match (self.open_set, self.tokens.last()) {
-            (Some(start), Some(Token::Set(set))) => {
-                let mut closed = text.get(..start).unwrap_or_default().to_vec();
-                set.write(&mut closed);
-                closed
-            }
-            _ => {
-                let mut closed = text.to_vec();
-                let slashes = text.iter().rev().take_while(|&&byte| byte == b'\\').count();
-                if slashes % 2 == 1 {
-                    closed.push(b'\\');
-                }
-                closed
-            }
+        if let (Some(start), Some(Token::Set(set))) = (self.open_set, self.tokens.last()) {
+            let mut closed = text.get(..start).unwrap_or_default().to_vec();
+            set.write(&mut closed);
+            return closed;
         }
+        let mut closed = text.to_vec();
+        let slashes = text.iter().rev().take_while(|&&byte| byte == b'\\').count();
+        if slashes % 2 == 1 {
+            closed.push(b'\\');
+        }
+        closed
     }
 }
 
@@ -178,36 +183,18 @@ impl fmt::Debug for Glob {
 ///
 /// ```
 /// # use tachikoma_cache::glob::escape;
-/// assert_eq!(escape("what?[1]"), r"what\?\[1\]");
+/// assert_eq!(escape("what?[1]"), r"what\?\[1]");
 /// ```
 pub fn escape(part: &str) -> String {
     let mut escaped = String::with_capacity(part.len());
     for character in part.chars() {
-        if matches!(character, '*' | '?' | '[' | ']' | '\\' | '^' | '-') {
+        if matches!(character, '*' | '?' | '[' | '\\') {
             escaped.push('\\');
         }
         escaped.push(character);
     }
     escaped
 }
-
-/// A pattern is longer than [`MAX_PATTERN_BYTES`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct GlobError {
-    length: usize,
-}
-
-impl fmt::Display for GlobError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "the pattern has {} bytes, at most {MAX_PATTERN_BYTES} are allowed",
-            self.length
-        )
-    }
-}
-
-impl std::error::Error for GlobError {}
 
 impl Token {
     fn accepts(&self, byte: u8) -> bool {

@@ -4,6 +4,8 @@
 //! here, so no name can reach into another namespace; a store that needs one string (Redis) joins
 //! them in a way of its own that it proves injective.
 
+mod builder;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
@@ -12,6 +14,8 @@ use std::sync::{Arc, LazyLock};
 use foldhash::fast::RandomState;
 
 use crate::error::{Error, ErrorKind};
+
+pub use builder::CacheKeyBuilder;
 
 /// The longest key name, in bytes.
 pub const MAX_KEY_BYTES: usize = 4096;

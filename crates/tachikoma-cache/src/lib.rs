@@ -10,12 +10,14 @@ pub mod expiry;
 pub mod glob;
 pub mod invalidation;
 pub mod key;
+mod pattern;
 pub mod stats;
 pub mod store;
 
 pub use clock::{Clock, SystemClock, TestClock, Time};
 pub use error::{CacheError, CacheResult, Error, ErrorKind, LoadError};
 pub use expiry::{KeyTtl, Ttl};
-pub use key::Namespace;
+pub use key::{CacheKeyBuilder, Namespace};
+pub use pattern::Pattern;
 pub use stats::CacheStats;
 pub use store::{Guarantee, Health, Removed};
