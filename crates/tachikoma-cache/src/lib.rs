@@ -13,6 +13,7 @@ pub mod key;
 mod pattern;
 pub mod stats;
 pub mod store;
+mod weight;
 
 pub use clock::{Clock, SystemClock, TestClock, Time};
 pub use error::{CacheError, CacheResult, Error, ErrorKind, LoadError};
