@@ -3,9 +3,9 @@
 //! The one place of this tool that reads the clock.
 
 use std::fmt::Display;
-use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::io::{BufRead, BufReader, PipeReader, pipe};
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -68,13 +68,20 @@ pub(crate) fn run(
     mut see: impl FnMut(&str),
 ) -> Result<Ended, Failure> {
     let timer = Timer::start();
-    let mut child = command
+    let failed = |error| format!("cannot start {command:?}: {error}");
+    // One pipe for both outputs keeps their order: cargo names a test binary on stderr, and the
+    // binary prints its cases on stdout.
+    let (reader, writer) = pipe().map_err(failed)?;
+    let both = writer.try_clone().map_err(failed)?;
+    let spawned = command
         .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| format!("cannot start {command:?}: {error}"))?;
-    let lines = read_both(&mut child);
+        .stdout(both)
+        .stderr(writer)
+        .spawn();
+    // Our own ends of the pipe must close, or its end never comes.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = spawned.map_err(|error| format!("cannot start {command:?}: {error}"))?;
+    let lines = read_lines(reader);
     let mut kept = Vec::new();
     loop {
         match lines.recv_timeout(limit.saturating_sub(timer.elapsed())) {
@@ -118,18 +125,8 @@ pub(crate) fn output(command: &mut Command) -> Result<String, Failure> {
     }
 }
 
-fn read_both(child: &mut Child) -> Receiver<String> {
+fn read_lines(source: PipeReader) -> Receiver<String> {
     let (sender, receiver) = channel();
-    if let Some(stdout) = child.stdout.take() {
-        read_lines(stdout, sender.clone());
-    }
-    if let Some(stderr) = child.stderr.take() {
-        read_lines(stderr, sender);
-    }
-    receiver
-}
-
-fn read_lines(source: impl Read + Send + 'static, lines: Sender<String>) {
     thread::spawn(move || {
         let mut source = BufReader::new(source);
         let mut bytes = Vec::new();
@@ -140,12 +137,13 @@ fn read_lines(source: impl Read + Send + 'static, lines: Sender<String>) {
             let line = String::from_utf8_lossy(&bytes)
                 .trim_end_matches(['\n', '\r'])
                 .to_owned();
-            if lines.send(line).is_err() {
+            if sender.send(line).is_err() {
                 return;
             }
             bytes.clear();
         }
     });
+    receiver
 }
 
 /// Kills a process and everything it started: tests that hang hang in a grandchild.
@@ -182,17 +180,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_outputs_are_seen_and_kept() {
+    fn both_outputs_are_seen_and_kept_in_order() {
         let mut command = Command::new("sh");
-        command.args(["-c", "echo one; echo two >&2; exit 3"]);
+        command.args(["-c", "echo one; echo two >&2; echo three; exit 3"]);
         let mut seen = Vec::new();
         let ended = run(&mut command, Duration::from_secs(10), |line| {
             seen.push(line.to_owned());
         })
         .expect("sh starts");
-        seen.sort();
-        assert_eq!(seen, ["one", "two"]);
-        assert_eq!(ended.lines.len(), 2);
+        assert_eq!(seen, ["one", "two", "three"]);
+        assert_eq!(ended.lines, seen);
         assert!(!ended.success);
     }
 
