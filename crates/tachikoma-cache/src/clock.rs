@@ -78,13 +78,9 @@ pub struct SystemClock {
 impl SystemClock {
     /// A clock that reads the wall clock once, now, and is monotonic from then on.
     pub fn new() -> Self {
-        let since_epoch = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
-        Self {
-            started: Instant::now(),
-            origin: Time::EPOCH.saturating_add(since_epoch),
-        }
+        let since_epoch =
+            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Self { started: Instant::now(), origin: Time::EPOCH.saturating_add(since_epoch) }
     }
 }
 
@@ -128,24 +124,17 @@ impl TestClock {
     /// A clock that stands at 2001-09-09T01:46:40Z.
     pub fn new() -> Self {
         let (now, _) = watch::channel(Time(1_000_000_000_000));
-        Self {
-            now: Arc::new(now),
-            wall_offset: Arc::new(Mutex::new(0)),
-        }
+        Self { now: Arc::new(now), wall_offset: Arc::new(Mutex::new(0)) }
     }
 
     /// Moves the time on and wakes whoever slept until then.
     pub fn advance(&self, duration: Duration) {
-        self.now
-            .send_modify(|now| *now = now.saturating_add(duration));
+        self.now.send_modify(|now| *now = now.saturating_add(duration));
     }
 
     /// Makes the wall clock step by this many milliseconds; [`Clock::now`] does not move.
     pub fn step_wall(&self, millis: i64) {
-        let mut offset = self
-            .wall_offset
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut offset = self.wall_offset.lock().unwrap_or_else(PoisonError::into_inner);
         *offset = offset.saturating_add(millis);
     }
 }
@@ -162,10 +151,7 @@ impl Clock for TestClock {
     }
 
     fn wall(&self) -> SystemTime {
-        let offset = *self
-            .wall_offset
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let offset = *self.wall_offset.lock().unwrap_or_else(PoisonError::into_inner);
         let millis = self.now().0.saturating_add_signed(offset);
         SystemTime::UNIX_EPOCH + Duration::from_millis(millis)
     }
@@ -252,17 +238,12 @@ mod tests {
         let (now, wall) = (clock.now(), clock.wall());
         clock.step_wall(-3_600_000);
         assert_eq!(clock.now(), now);
-        assert_eq!(
-            wall.duration_since(clock.wall()).unwrap(),
-            Duration::from_secs(3600)
-        );
+        assert_eq!(wall.duration_since(clock.wall()).unwrap(), Duration::from_secs(3600));
     }
 
     #[test]
     fn the_system_clock_starts_at_the_wall_clock() {
-        let wall = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap();
+        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
         let now = Duration::from_millis(SystemClock::new().now().as_millis());
         assert!(now.abs_diff(wall) < Duration::from_secs(5));
     }

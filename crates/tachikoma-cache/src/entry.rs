@@ -20,6 +20,9 @@ pub type Object = Arc<dyn Any + Send + Sync>;
 /// Makes the bytes of an object. It is only ever called with the type that it was made for.
 pub type EncodeFn = fn(&(dyn Any + Send + Sync)) -> Result<Bytes, Error>;
 
+/// Counts what an object holds in memory, in bytes. Called only with the type it was made for.
+pub type WeighFn = fn(&(dyn Any + Send + Sync)) -> Result<usize, Error>;
+
 /// Which type the bytes are a value of: the hash of the type's name. Bytes with another tag are a
 /// miss, so a type that changes its name on a deploy is loaded anew and never misread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -101,22 +104,22 @@ pub struct Entry(Arc<Inner>);
 
 struct Inner {
     meta: Meta,
-    weight: usize,
     bytes: OnceLock<Bytes>,
     object: OnceLock<Object>,
-    encode: Option<EncodeFn>,
+    weight: OnceLock<usize>,
+    form: Option<(EncodeFn, WeighFn)>,
 }
 
 impl Entry {
-    /// An entry of an object; `encode` makes its bytes if a store needs them. `weight` is what it
-    /// holds in memory, in bytes.
-    pub fn from_object(meta: Meta, object: Object, weight: usize, encode: EncodeFn) -> Self {
+    /// An entry of an object; `encode` makes its bytes if a store needs them, `weigh` says what it
+    /// holds in memory if a store must know.
+    pub fn from_object(meta: Meta, object: Object, encode: EncodeFn, weigh: WeighFn) -> Self {
         Self(Arc::new(Inner {
             meta,
-            weight,
             bytes: OnceLock::new(),
             object: OnceLock::from(object),
-            encode: Some(encode),
+            weight: OnceLock::new(),
+            form: Some((encode, weigh)),
         }))
     }
 
@@ -124,10 +127,10 @@ impl Entry {
     pub fn from_bytes(meta: Meta, bytes: Bytes) -> Self {
         Self(Arc::new(Inner {
             meta,
-            weight: bytes.len(),
+            weight: OnceLock::from(bytes.len()),
             bytes: OnceLock::from(bytes),
             object: OnceLock::new(),
-            encode: None,
+            form: None,
         }))
     }
 
@@ -136,26 +139,32 @@ impl Entry {
         &self.0.meta
     }
 
-    /// What the value holds in memory, in bytes, without key and bookkeeping.
-    pub fn weight(&self) -> usize {
-        self.0.weight
+    /// What the value holds in memory, in bytes, without key and bookkeeping. Counted once; not
+    /// to be called under a lock, because it runs the type's own code.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unencodable`] if the type cannot be walked through.
+    pub fn weight(&self) -> Result<usize, Error> {
+        if let Some(weight) = self.0.weight.get() {
+            return Ok(*weight);
+        }
+        let (object, (_, weigh)) = self.object_and_form()?;
+        let weight = weigh(object.as_ref())?;
+        Ok(*self.0.weight.get_or_init(|| weight))
     }
 
     /// The same value with other expiries.
     #[must_use]
     pub fn with_expiry(&self, soft: Option<Time>, hard: Option<Time>) -> Self {
         let inner = &self.0;
-        let meta = Meta {
-            soft_expiry: soft,
-            hard_expiry: hard,
-            ..inner.meta.clone()
-        };
+        let meta = Meta { soft_expiry: soft, hard_expiry: hard, ..inner.meta.clone() };
         Self(Arc::new(Inner {
             meta,
-            weight: inner.weight,
             bytes: inner.bytes.clone(),
             object: inner.object.clone(),
-            encode: inner.encode,
+            weight: inner.weight.clone(),
+            form: inner.form,
         }))
     }
 
@@ -168,11 +177,14 @@ impl Entry {
         if let Some(bytes) = self.0.bytes.get() {
             return Ok(bytes.clone());
         }
-        let (Some(object), Some(encode)) = (self.0.object.get(), self.0.encode) else {
-            return Err(Error::new(ErrorKind::Unencodable, "the entry has no value"));
-        };
+        let (object, (encode, _)) = self.object_and_form()?;
         let bytes = encode(object.as_ref())?;
         Ok(self.0.bytes.get_or_init(|| bytes).clone())
+    }
+
+    fn object_and_form(&self) -> Result<(&Object, (EncodeFn, WeighFn)), Error> {
+        let value = self.0.object.get().zip(self.0.form);
+        value.ok_or_else(|| Error::new(ErrorKind::Unencodable, "the entry has no object"))
     }
 
     /// Its object, decoded now if it has none yet.
@@ -182,19 +194,16 @@ impl Entry {
     /// [`ErrorKind::Undecodable`] if it is of another type or its bytes are not a value of `T`.
     pub fn object<T: Send + Sync + 'static>(
         &self,
-        tag: TypeTag,
-        decode: fn(&Bytes) -> Result<T, Error>,
+        tag: impl FnOnce() -> TypeTag,
+        decode: impl FnOnce(&Bytes) -> Result<T, Error>,
     ) -> Result<Arc<T>, Error> {
         if let Some(object) = self.0.object.get()
             && let Ok(object) = Arc::clone(object).downcast::<T>()
         {
             return Ok(object);
         }
-        if self.0.meta.type_tag != tag {
-            return Err(Error::new(
-                ErrorKind::Undecodable,
-                "it is a value of another type",
-            ));
+        if self.0.meta.type_tag != tag() {
+            return Err(Error::new(ErrorKind::Undecodable, "it is a value of another type"));
         }
         let object = Arc::new(decode(&self.bytes()?)?);
         // Whoever comes second keeps its own copy: both are the same value.
@@ -206,9 +215,7 @@ impl Entry {
 impl fmt::Debug for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Never the value: entries appear in logs.
-        f.debug_struct("Entry")
-            .field("meta", &self.0.meta)
-            .finish_non_exhaustive()
+        f.debug_struct("Entry").field("meta", &self.0.meta).finish_non_exhaustive()
     }
 }
 
@@ -256,6 +263,7 @@ mod tests {
         serde_json::from_slice(bytes).map_err(|_| ErrorKind::Undecodable.into())
     }
 
+    #[allow(clippy::unnecessary_wraps)] // It is an EncodeFn.
     fn encode_number(object: &(dyn Any + Send + Sync)) -> Result<Bytes, Error> {
         let number = object.downcast_ref::<u32>().unwrap();
         Ok(Bytes::from(number.to_string()))
@@ -264,26 +272,24 @@ mod tests {
     #[test]
     fn bytes_and_object_are_made_from_each_other() {
         let tag = TypeTag::of::<u32>();
-        let written = Entry::from_object(meta(tag), Arc::new(42_u32), 4, encode_number);
+        let written = Entry::from_object(meta(tag), Arc::new(42_u32), encode_number, |_| Ok(4));
         let read = Entry::from_bytes(meta(tag), written.bytes().unwrap());
-        assert_eq!(*read.object::<u32>(tag, decode_number).unwrap(), 42);
+        assert_eq!(*read.object(|| tag, decode_number).unwrap(), 42);
     }
 
     #[test]
     fn an_object_is_decoded_once() {
         let tag = TypeTag::of::<u32>();
         let entry = Entry::from_bytes(meta(tag), Bytes::from_static(b"7"));
-        let first = entry.object::<u32>(tag, decode_number).unwrap();
-        let second = entry.object::<u32>(tag, decode_number).unwrap();
+        let first = entry.object(|| tag, decode_number).unwrap();
+        let second = entry.object(|| tag, decode_number).unwrap();
         assert!(Arc::ptr_eq(&first, &second));
     }
 
     #[test]
     fn a_value_of_another_type_is_an_error_and_not_misread() {
         let entry = Entry::from_bytes(meta(TypeTag::of::<u64>()), Bytes::from_static(b"7"));
-        let error = entry
-            .object::<u32>(TypeTag::of::<u32>(), decode_number)
-            .unwrap_err();
+        let error = entry.object(TypeTag::of::<u32>, decode_number).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Undecodable);
     }
 

@@ -129,11 +129,7 @@ impl ErrorKind {
 impl Error {
     /// An error of this kind, with what was wrong and what is allowed.
     pub fn new(kind: ErrorKind, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self {
-            kind,
-            detail: detail.into(),
-            source: None,
-        }
+        Self { kind, detail: detail.into(), source: None }
     }
 
     /// The same error with its cause.
@@ -163,11 +159,7 @@ impl From<ErrorKind> for Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.kind.message())?;
-        if self.detail.is_empty() {
-            Ok(())
-        } else {
-            write!(f, ": {}", self.detail)
-        }
+        if self.detail.is_empty() { Ok(()) } else { write!(f, ": {}", self.detail) }
     }
 }
 
@@ -248,10 +240,7 @@ mod tests {
             error.to_string(),
             "the time to live is not valid: 0 s; allowed is 1 ms to 10 years"
         );
-        assert_eq!(
-            Error::from(ErrorKind::Pending).to_string(),
-            ErrorKind::Pending.message()
-        );
+        assert_eq!(Error::from(ErrorKind::Pending).to_string(), ErrorKind::Pending.message());
     }
 
     #[test]

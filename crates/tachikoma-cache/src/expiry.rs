@@ -62,10 +62,7 @@ pub fn check_ttl(ttl: Duration) -> Result<(), Error> {
     if ttl.is_zero() || ttl > MAX_TTL {
         return Err(Error::new(
             ErrorKind::InvalidTtl,
-            format!(
-                "{ttl:?}; allowed is more than zero and at most {} s",
-                MAX_TTL.as_secs()
-            ),
+            format!("{ttl:?}; allowed is more than zero and at most {} s", MAX_TTL.as_secs()),
         ));
     }
     Ok(())
@@ -95,12 +92,7 @@ mod tests {
     fn check(ttl: Ttl, expected: Result<Option<u64>, ErrorKind>) {
         let default = Ttl::After(Duration::from_secs(60));
         let actual = expiry(ttl, default, Time::from_millis(1000));
-        assert_eq!(
-            actual
-                .map(|at| at.map(Time::as_millis))
-                .map_err(|e| e.kind()),
-            expected
-        );
+        assert_eq!(actual.map(|at| at.map(Time::as_millis)).map_err(|e| e.kind()), expected);
     }
 
     #[test]
@@ -116,14 +108,8 @@ mod tests {
     fn zero_and_overflow_are_refused() {
         check(Duration::ZERO.into(), Err(ErrorKind::InvalidTtl));
         check(Duration::MAX.into(), Err(ErrorKind::InvalidTtl));
-        check(
-            Duration::from_millis(i64::MAX as u64).into(),
-            Err(ErrorKind::InvalidTtl),
-        );
-        check(
-            (MAX_TTL + Duration::from_nanos(1)).into(),
-            Err(ErrorKind::InvalidTtl),
-        );
+        check(Duration::from_millis(i64::MAX as u64).into(), Err(ErrorKind::InvalidTtl));
+        check((MAX_TTL + Duration::from_nanos(1)).into(), Err(ErrorKind::InvalidTtl));
         assert!(check_ttl(MAX_TTL).is_ok());
     }
 

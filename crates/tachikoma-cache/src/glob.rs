@@ -74,30 +74,16 @@ impl Glob {
         if pattern.len() > MAX_PATTERN_BYTES {
             return Err(Error::new(
                 ErrorKind::InvalidPattern,
-                format!(
-                    "{} bytes; at most {MAX_PATTERN_BYTES} are allowed",
-                    pattern.len()
-                ),
+                format!("{} bytes; at most {MAX_PATTERN_BYTES} are allowed", pattern.len()),
             ));
         }
-        let mut parser = Parser {
-            rest: pattern.as_bytes(),
-            tokens: Vec::new(),
-            open_set: None,
-        };
+        let mut parser = Parser { rest: pattern.as_bytes(), tokens: Vec::new(), open_set: None };
         parser.run(pattern.len());
-        let Parser {
-            tokens, open_set, ..
-        } = parser;
+        let Parser { tokens, open_set, .. } = parser;
         let literal: Vec<u8> = tokens.iter().map_while(Token::literal).collect();
         // Wildcards are ASCII, so what stands before the first one ends with a whole character.
         let literal_prefix = String::from_utf8_lossy(&literal).into_owned();
-        Ok(Self {
-            text: pattern.to_owned(),
-            tokens,
-            literal_prefix,
-            open_set,
-        })
+        Ok(Self { text: pattern.to_owned(), tokens, literal_prefix, open_set })
     }
 
     /// Returns whether all of `key` matches.

@@ -110,13 +110,7 @@ pub struct Marks(Option<Arc<[Mark]>>);
 impl Marks {
     /// The marks of an entry of these groups whose source is read after `at`.
     pub fn new(groups: &[Group], at: Snapshot) -> Self {
-        groups
-            .iter()
-            .map(|group| Mark {
-                group: group.clone(),
-                at,
-            })
-            .collect()
+        groups.iter().map(|group| Mark { group: group.clone(), at }).collect()
     }
 
     /// Each mark.
@@ -190,20 +184,12 @@ pub struct GroupState {
 impl GroupState {
     /// A state without any invalidation yet; `epoch` is a random number.
     pub fn new(epoch: u64) -> Self {
-        Self {
-            epoch,
-            counter: 0,
-            floor: 0,
-            generations: HashMap::new(),
-        }
+        Self { epoch, counter: 0, floor: 0, generations: HashMap::new() }
     }
 
     /// Where the counters stand. Taken before a source is read.
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot {
-            epoch: self.epoch,
-            counter: self.counter,
-        }
+        Snapshot { epoch: self.epoch, counter: self.counter }
     }
 
     /// Makes what was read before now and belongs to one of `groups` invalid or stale.
@@ -226,19 +212,10 @@ impl GroupState {
     /// Whether an entry with these marks may be used: the worst of its groups decides.
     pub fn check(&self, marks: &Marks) -> Validity {
         let verdict = |mark: &Mark| {
-            let generation = self
-                .generations
-                .get(&mark.group)
-                .copied()
-                .unwrap_or_default();
+            let generation = self.generations.get(&mark.group).copied().unwrap_or_default();
             judge(mark.at, self.epoch, self.floor, generation)
         };
-        marks
-            .as_slice()
-            .iter()
-            .map(verdict)
-            .max()
-            .unwrap_or(Validity::Valid)
+        marks.as_slice().iter().map(verdict).max().unwrap_or(Validity::Valid)
     }
 }
 
@@ -249,12 +226,7 @@ pub struct LocalGroups(RwLock<HashMap<Namespace, GroupState>>);
 impl LocalGroups {
     /// Where the counters of `namespace` stand.
     pub fn snapshot(&self, namespace: &Namespace) -> Snapshot {
-        if let Some(state) = self
-            .0
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(namespace)
-        {
+        if let Some(state) = self.0.read().unwrap_or_else(PoisonError::into_inner).get(namespace) {
             return state.snapshot();
         }
         self.with(namespace, |state| state.snapshot())
@@ -271,16 +243,13 @@ impl LocalGroups {
             return Validity::Valid;
         }
         let states = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        states
-            .get(namespace)
-            .map_or(Validity::Invalid, |state| state.check(marks))
+        states.get(namespace).map_or(Validity::Invalid, |state| state.check(marks))
     }
 
     fn with<R>(&self, namespace: &Namespace, act: impl FnOnce(&mut GroupState) -> R) -> R {
         let mut states = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let state = states
-            .entry(namespace.clone())
-            .or_insert_with(|| GroupState::new(rand::random()));
+        let state =
+            states.entry(namespace.clone()).or_insert_with(|| GroupState::new(rand::random()));
         act(state)
     }
 }
@@ -300,11 +269,7 @@ mod tests {
         let mut state = GroupState::new(7);
         let marks = Marks::new(&groups(tags), state.snapshot());
         state.invalidate(&groups(invalidated), how);
-        assert_eq!(
-            state.check(&marks),
-            expected,
-            "{tags:?} after {how:?} {invalidated:?}"
-        );
+        assert_eq!(state.check(&marks), expected, "{tags:?} after {how:?} {invalidated:?}");
     }
 
     #[test]
@@ -352,10 +317,7 @@ mod tests {
         assert!(Group::tag(&"x".repeat(MAX_TAG_BYTES + 1)).is_err());
         let many = |n: usize| Group::tags((0..n).map(|i| i.to_string()));
         assert!(many(MAX_TAGS).is_ok());
-        assert_eq!(
-            many(MAX_TAGS + 1).unwrap_err().kind(),
-            ErrorKind::InvalidTag
-        );
+        assert_eq!(many(MAX_TAGS + 1).unwrap_err().kind(), ErrorKind::InvalidTag);
     }
 
     proptest! {

@@ -42,9 +42,8 @@ impl Namespace {
     /// other characters.
     pub fn new(name: &str) -> Result<Self, Error> {
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        let levels_fit = name
-            .split('/')
-            .all(|level| !level.is_empty() && level.chars().all(allowed));
+        let levels_fit =
+            name.split('/').all(|level| !level.is_empty() && level.chars().all(allowed));
         if levels_fit && name.len() <= MAX_NAMESPACE_BYTES {
             return Ok(Self(name.into()));
         }
@@ -119,11 +118,7 @@ impl<'a> Key<'a> {
         // A byte that no namespace has ends it, so that the two parts cannot shift.
         hasher.write_u8(0);
         hasher.write(name.as_bytes());
-        Ok(Self {
-            namespace,
-            hash: hasher.finish(),
-            name,
-        })
+        Ok(Self { namespace, hash: hasher.finish(), name })
     }
 
     /// Its namespace.
@@ -165,11 +160,7 @@ impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let end = self.0.floor_char_boundary(64);
         write!(f, "{}", self.0[..end].escape_debug())?;
-        if end < self.0.len() {
-            f.write_str("…")
-        } else {
-            Ok(())
-        }
+        if end < self.0.len() { f.write_str("…") } else { Ok(()) }
     }
 }
 
@@ -179,23 +170,15 @@ mod tests {
 
     #[test]
     fn namespaces_that_could_reach_into_others_are_refused() {
-        for bad in [
-            "", "a:b", "{a}", "app\0", "a/", "/a", "a//b", "a b", "é", "app*", "a\nb",
-        ] {
+        for bad in ["", "a:b", "{a}", "app\0", "a/", "/a", "a//b", "a b", "é", "app*", "a\nb"] {
             let error = Namespace::new(bad).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidNamespace, "{bad:?}");
         }
         assert!(Namespace::new(&"n".repeat(MAX_NAMESPACE_BYTES)).is_ok());
         assert!(Namespace::new(&"n".repeat(MAX_NAMESPACE_BYTES + 1)).is_err());
         assert!(Namespace::default().child("a/b").is_err());
-        assert_eq!(
-            Namespace::default().child("t-7").unwrap().as_str(),
-            "tachikoma/t-7"
-        );
-        assert_eq!(
-            Namespace::new(Namespace::default().as_str()).unwrap(),
-            Namespace::default()
-        );
+        assert_eq!(Namespace::default().child("t-7").unwrap().as_str(), "tachikoma/t-7");
+        assert_eq!(Namespace::new(Namespace::default().as_str()).unwrap(), Namespace::default());
     }
 
     #[test]
@@ -212,10 +195,7 @@ mod tests {
     fn the_same_name_in_two_namespaces_is_two_keys() {
         let (a, b) = (Namespace::new("a").unwrap(), Namespace::new("b").unwrap());
         assert_ne!(Key::new(&a, "k").unwrap(), Key::new(&b, "k").unwrap());
-        assert_ne!(
-            Key::new(&a, "k").unwrap().hash(),
-            Key::new(&b, "k").unwrap().hash()
-        );
+        assert_ne!(Key::new(&a, "k").unwrap().hash(), Key::new(&b, "k").unwrap().hash());
     }
 
     #[test]

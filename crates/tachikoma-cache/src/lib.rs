@@ -1,21 +1,37 @@
 //! A caching layer for Rust servers.
 //!
 //! One [`Store`](store::Store) seam below, one typed handle above: entries with a time to live in
-//! memory or in Redis, loads that cannot stampede, tags, patterns and statistics.
+//! memory or in Redis, loads that cannot stampede, tags, patterns and statistics. Begin with
+//! [`Cache`].
 
+mod aside;
+mod cache;
 pub mod clock;
+mod codec;
 pub mod entry;
 pub mod error;
 pub mod expiry;
 pub mod glob;
 pub mod invalidation;
 pub mod key;
+mod load;
 mod pattern;
+mod runtime;
 pub mod stats;
 pub mod store;
 mod weight;
 
+pub use aside::cache_aside;
+#[cfg(feature = "memory")]
+pub use cache::MemoryBuilder;
+pub use cache::{
+    Cache, CacheBuilder, CacheConfig, DEFAULT_LOAD_TIMEOUT, DEFAULT_STORE_TIMEOUT, DEFAULT_TTL,
+    Entries, EntryLease, Hit, Load, LoadFuture, NoTags, Set, SetIfAbsent, Source, parse_bytes,
+    parse_duration,
+};
 pub use clock::{Clock, SystemClock, TestClock, Time};
+pub use codec::Cacheable;
+pub use entry::Value;
 pub use error::{CacheError, CacheResult, Error, ErrorKind, LoadError};
 pub use expiry::{KeyTtl, Ttl};
 pub use key::{CacheKeyBuilder, Namespace};

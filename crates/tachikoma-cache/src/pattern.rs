@@ -41,9 +41,7 @@ impl Pattern {
     /// [`ErrorKind::InvalidPattern`] if it is longer than
     /// [`MAX_PATTERN_BYTES`](crate::glob::MAX_PATTERN_BYTES) or matches every key.
     pub fn raw(glob: &str) -> Result<Self, Error> {
-        let pattern = Self {
-            text: glob.to_owned(),
-        };
+        let pattern = Self { text: glob.to_owned() };
         pattern.glob()?;
         Ok(pattern)
     }
@@ -76,10 +74,7 @@ impl Pattern {
         if glob.is_match_all() {
             return Err(Error::new(
                 ErrorKind::InvalidPattern,
-                format!(
-                    "{:?} matches every key; use `clear` to remove all of them",
-                    self.text
-                ),
+                format!("{:?} matches every key; use `clear` to remove all of them", self.text),
             ));
         }
         Ok(glob)
@@ -101,20 +96,12 @@ mod tests {
     #[track_caller]
     fn check(pattern: &Pattern, key: &str, expected: bool) {
         let glob = pattern.glob().unwrap();
-        assert_eq!(
-            glob.matches(key.as_bytes()),
-            expected,
-            "{pattern:?} on {key:?}"
-        );
+        assert_eq!(glob.matches(key.as_bytes()), expected, "{pattern:?} on {key:?}");
     }
 
     #[test]
     fn a_literal_part_is_never_a_wildcard() {
-        let pattern = Pattern::new()
-            .literal("user:")
-            .literal("*")
-            .literal(":")
-            .any();
+        let pattern = Pattern::new().literal("user:").literal("*").literal(":").any();
         check(&pattern, "user:*:name", true);
         check(&pattern, "user:anna:name", false);
     }

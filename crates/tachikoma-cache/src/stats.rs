@@ -31,10 +31,7 @@ impl Counter {
 
     /// What has been added so far.
     pub fn get(&self) -> u64 {
-        self.0
-            .iter()
-            .map(|stripe| stripe.0.load(Ordering::Relaxed))
-            .sum()
+        self.0.iter().map(|stripe| stripe.0.load(Ordering::Relaxed)).sum()
     }
 }
 
@@ -163,11 +160,7 @@ impl CacheStats {
     #[allow(clippy::cast_precision_loss)] // A ratio needs no more than 53 bits.
     pub fn hit_rate(&self) -> f64 {
         let total = self.hits + self.misses;
-        if total == 0 {
-            0.0
-        } else {
-            self.hits as f64 / total as f64
-        }
+        if total == 0 { 0.0 } else { self.hits as f64 / total as f64 }
     }
 }
 
@@ -225,11 +218,7 @@ mod tests {
     #[test]
     fn the_hit_rate_of_no_lookups_is_zero() {
         assert!(CacheStats::default().hit_rate().abs() < f64::EPSILON);
-        let stats = CacheStats {
-            hits: 3,
-            misses: 1,
-            ..CacheStats::default()
-        };
+        let stats = CacheStats { hits: 3, misses: 1, ..CacheStats::default() };
         assert!((stats.hit_rate() - 0.75).abs() < f64::EPSILON);
     }
 

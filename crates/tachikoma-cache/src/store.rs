@@ -4,6 +4,9 @@
 //! counting. It moves opaque [`Entry`]s, is safe to use as `dyn Store`, and passes one conformance
 //! suite whatever is behind it. It never decodes a value and never loads one.
 
+#[cfg(feature = "memory")]
+pub mod memory;
+
 use std::fmt;
 
 use futures_util::future::BoxFuture;
@@ -60,6 +63,15 @@ pub struct Lease {
     pub groups: Snapshot,
 }
 
+/// What a load is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// To fill a key that has no fresh entry: one that is there by now is found.
+    Fill,
+    /// To replace the entry, whatever is there.
+    Refresh,
+}
+
 /// What a load finds when it begins.
 #[derive(Debug)]
 pub enum Begin {
@@ -113,10 +125,7 @@ impl Removed {
             (None, None) => None,
             (a, b) => Some(a.unwrap_or(0) + b.unwrap_or(0)),
         };
-        Self {
-            memory: add(self.memory, other.memory),
-            redis: add(self.redis, other.redis),
-        }
+        Self { memory: add(self.memory, other.memory), redis: add(self.redis, other.redis) }
     }
 }
 
@@ -194,8 +203,9 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         cx: &'a Cx,
     ) -> Op<'a, Vec<Option<(Entry, Guarantee)>>>;
 
-    /// Begins a load of each of these keys, in their order. A stale entry is not `Found`.
-    fn begin<'a>(&'a self, keys: &'a [Key<'a>], cx: &'a Cx) -> Op<'a, Vec<Begin>>;
+    /// Begins a load of each of these keys, in their order. A stale entry is never `Found`.
+    fn begin<'a>(&'a self, keys: &'a [Key<'a>], purpose: Purpose, cx: &'a Cx)
+    -> Op<'a, Vec<Begin>>;
 
     /// Stores an entry. [`TooLarge`](crate::ErrorKind::TooLarge) if it can never fit; others stay then.
     fn write<'a>(
@@ -259,21 +269,9 @@ mod tests {
 
     #[test]
     fn removed_counts_tiers_apart() {
-        let memory = Removed {
-            memory: Some(3),
-            redis: None,
-        };
-        let redis = Removed {
-            memory: None,
-            redis: Some(5),
-        };
-        assert_eq!(
-            memory.and(redis),
-            Removed {
-                memory: Some(3),
-                redis: Some(5)
-            }
-        );
+        let memory = Removed { memory: Some(3), redis: None };
+        let redis = Removed { memory: None, redis: Some(5) };
+        assert_eq!(memory.and(redis), Removed { memory: Some(3), redis: Some(5) });
         assert_eq!(memory.and(memory).memory, Some(6));
         assert_eq!(memory.and(redis).total(), 5);
         assert_eq!(Removed::default().total(), 0);

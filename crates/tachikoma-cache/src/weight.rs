@@ -35,10 +35,7 @@ pub(crate) fn weigh<T: Serialize + ?Sized>(value: &T) -> Result<usize, Error> {
         Ok(Err(refused)) => {
             Err(Error::new(ErrorKind::Unencodable, "its weight is unknown").with_source(refused))
         }
-        Err(_) => Err(Error::new(
-            ErrorKind::Unencodable,
-            "its `Serialize` panicked",
-        )),
+        Err(_) => Err(Error::new(ErrorKind::Unencodable, "its `Serialize` panicked")),
     }
 }
 
@@ -48,10 +45,7 @@ struct Scale {
 }
 
 impl Scale {
-    #[expect(
-        clippy::unnecessary_wraps,
-        reason = "every method of a serializer ends with it"
-    )]
+    #[expect(clippy::unnecessary_wraps, reason = "every method of a serializer ends with it")]
     fn add(&mut self, bytes: usize) -> Result<(), Refused> {
         self.bytes = self.bytes.saturating_add(bytes);
         Ok(())
@@ -355,11 +349,7 @@ mod tests {
 
     #[test]
     fn structs_and_enums_weigh_their_fields_without_names() {
-        let mission = |status| Mission {
-            id: 1,
-            title: "abcd".into(),
-            status,
-        };
+        let mission = |status| Mission { id: 1, title: "abcd".into(), status };
         let plain = 8 + CONTAINER + 4;
         check(&mission(Status::Open), plain + 1);
         check(&mission(Status::Closed { by: 3 }), plain + 1 + 4);

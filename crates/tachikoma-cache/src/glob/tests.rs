@@ -7,11 +7,7 @@ use super::*;
 #[track_caller]
 fn check(pattern: &str, key: &str, expected: bool) {
     let glob = Glob::new(pattern).unwrap();
-    assert_eq!(
-        glob.matches(key.as_bytes()),
-        expected,
-        "{pattern:?} on {key:?}"
-    );
+    assert_eq!(glob.matches(key.as_bytes()), expected, "{pattern:?} on {key:?}");
 }
 
 #[test]
@@ -112,12 +108,7 @@ fn a_pattern_longer_than_the_limit_is_refused_with_both_figures() {
     assert!(Glob::new(&"a".repeat(MAX_PATTERN_BYTES)).is_ok());
     let error = Glob::new(&"a".repeat(MAX_PATTERN_BYTES + 1)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidPattern);
-    assert!(
-        error
-            .to_string()
-            .ends_with("4097 bytes; at most 4096 are allowed"),
-        "{error}"
-    );
+    assert!(error.to_string().ends_with("4097 bytes; at most 4096 are allowed"), "{error}");
 }
 
 #[test]
@@ -132,28 +123,14 @@ fn the_literal_prefix_ends_at_the_first_wildcard() {
         ("plain", "plain"),
         (r"a\", r"a\"),
     ] {
-        assert_eq!(
-            Glob::new(pattern).unwrap().literal_prefix(),
-            prefix,
-            "{pattern:?}"
-        );
+        assert_eq!(Glob::new(pattern).unwrap().literal_prefix(), prefix, "{pattern:?}");
     }
 }
 
 #[test]
 fn only_stars_match_everything() {
-    for (pattern, all) in [
-        ("*", true),
-        ("***", true),
-        ("", false),
-        ("?*", false),
-        ("*a", false),
-    ] {
-        assert_eq!(
-            Glob::new(pattern).unwrap().is_match_all(),
-            all,
-            "{pattern:?}"
-        );
+    for (pattern, all) in [("*", true), ("***", true), ("", false), ("?*", false), ("*a", false)] {
+        assert_eq!(Glob::new(pattern).unwrap().is_match_all(), all, "{pattern:?}");
     }
 }
 
@@ -164,11 +141,7 @@ fn fifty_stars_on_a_long_key_take_no_time_to_speak_of() {
     let key = "a".repeat(5000);
     let started = Instant::now();
     assert!(!glob.matches(key.as_bytes()));
-    assert!(
-        started.elapsed() <= Duration::from_millis(50),
-        "{:?}",
-        started.elapsed()
-    );
+    assert!(started.elapsed() <= Duration::from_millis(50), "{:?}", started.elapsed());
 }
 
 /// The definition, read off Redis's documentation and behaviour: no tokens, every split tried.

@@ -121,22 +121,16 @@ mod tests {
 
     fn builder(parts: &[Option<&str>]) -> CacheKeyBuilder {
         let (first, rest) = parts.split_first().unwrap();
-        rest.iter().fold(
-            CacheKeyBuilder::new(first.unwrap_or_default()),
-            |key, part| match part {
-                Some(text) => key.add(text),
-                None => key.add_opt(None::<&str>),
-            },
-        )
+        rest.iter().fold(CacheKeyBuilder::new(first.unwrap_or_default()), |key, part| match part {
+            Some(text) => key.add(text),
+            None => key.add_opt(None::<&str>),
+        })
     }
 
     #[test]
     fn ordinary_parts_stay_readable() {
         check(&[Some("mission"), Some("42")], "mission:42");
-        check(
-            &[Some("user"), Some("anna@example.org")],
-            "user:anna@example.org",
-        );
+        check(&[Some("user"), Some("anna@example.org")], "user:anna@example.org");
         check(&[Some("Größe"), Some("東京")], "Größe:東京");
         check(&[Some("q"), Some("a b*c?[d]\\")], "q:a b*c?[d]\\");
     }

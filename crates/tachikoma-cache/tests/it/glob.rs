@@ -16,9 +16,7 @@ const ALPHABET: &[char] = &[
 
 fn text(random: &mut StdRng, length: std::ops::Range<usize>) -> String {
     let length = random.random_range(length);
-    (0..length)
-        .map(|_| ALPHABET[random.random_range(0..ALPHABET.len())])
-        .collect()
+    (0..length).map(|_| ALPHABET[random.random_range(0..ALPHABET.len())]).collect()
 }
 
 /// A pattern that has a fair chance: a key with some of its characters turned into wildcards.
@@ -106,21 +104,12 @@ fn every_byte_against_every_small_set_is_as_in_redis() {
     let letters = ["a", "z", "]", "^", "-", "\\", "[", "é", "~"];
     let mut sets = vec![String::new()];
     for _ in 0..3 {
-        sets = sets
-            .iter()
-            .flat_map(|set| letters.map(|letter| format!("{set}{letter}")))
-            .collect();
+        sets = sets.iter().flat_map(|set| letters.map(|letter| format!("{set}{letter}"))).collect();
     }
-    let patterns = sets
-        .iter()
-        .flat_map(|set| [format!("[{set}]"), format!("[{set}")]);
+    let patterns = sets.iter().flat_map(|set| [format!("[{set}]"), format!("[{set}")]);
     for pattern in patterns {
         let glob = Glob::new(&pattern).unwrap();
-        let ours: Vec<Vec<u8>> = keys
-            .iter()
-            .filter(|key| glob.matches(key))
-            .cloned()
-            .collect();
+        let ours: Vec<Vec<u8>> = keys.iter().filter(|key| glob.matches(key)).cloned().collect();
         assert_eq!(ours, redis(&mut connection, &pattern), "{pattern:?}");
     }
 }

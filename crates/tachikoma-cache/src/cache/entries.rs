@@ -1,0 +1,239 @@
+//! A cache at the level of entries, for layers that keep objects with a binary form of their own
+//! (the HTTP cache keeps responses with their heads ready to send).
+//!
+//! It shares store, namespace and errors with its [`Cache`], but counts no hits and misses: what a
+//! hit is, such a layer decides.
+
+use std::sync::Arc;
+
+use super::Cache;
+use crate::clock::Clock;
+use crate::codec::{TypeOps, own_object};
+use crate::entry::{Entry, Value};
+use crate::error::Error;
+use crate::expiry::Ttl;
+use crate::invalidation::Group;
+use crate::key::Key;
+use crate::pattern::Pattern;
+use crate::store::{
+    Begin, Cursor, Guarantee, Item, Lease, Page, Peek, Purpose, Removed, Want, When, Written,
+};
+
+/// See the module. Clones are cheap.
+#[derive(Debug, Clone)]
+pub struct Entries {
+    cache: Cache,
+}
+
+/// The right to store what is read from now on; see [`Lease`]. Given back when dropped unused.
+#[derive(Debug)]
+pub struct EntryLease {
+    cache: Cache,
+    key: String,
+    /// `None` if somebody else is loading this key, or the store failed.
+    lease: Option<Lease>,
+}
+
+impl EntryLease {
+    /// Whether a value may be stored with it, as far as is known.
+    pub fn may_store(&self) -> bool {
+        self.lease.is_some()
+    }
+}
+
+impl Drop for EntryLease {
+    fn drop(&mut self) {
+        if let (Some(lease), Ok(key)) = (self.lease.take(), self.cache.key(&self.key)) {
+            self.cache.shared().store.abandon(&key, lease);
+        }
+    }
+}
+
+impl Entries {
+    pub(super) fn new(cache: Cache) -> Self {
+        Self { cache }
+    }
+
+    /// The object of a key if that needs no waiting; `None` if only [`get`](Self::get) can tell.
+    pub fn peek<V: Value>(&self, key: &str) -> Option<Option<Arc<V>>> {
+        let Ok(key) = self.cache.key(key) else {
+            return Some(None);
+        };
+        let mut found = None;
+        let peek = self.cache.shared().peek(&key, &mut |entry, guarantee| {
+            found = self.decoded(&key, entry, guarantee);
+        });
+        (peek != Peek::Ask).then_some(found)
+    }
+
+    /// The object of a key.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cache::get`].
+    pub async fn get<V: Value>(&self, key: &str) -> Result<Option<Arc<V>>, Error> {
+        if let Some(known) = self.peek(key) {
+            return Ok(known);
+        }
+        let key = self.cache.key(key)?;
+        let shared = self.cache.shared();
+        let keys = [key];
+        let found = shared.counted(shared.store.read(&keys, &shared.cx()).await)?.pop().flatten();
+        Ok(found.and_then(|(entry, guarantee)| self.decoded(&keys[0], &entry, guarantee)))
+    }
+
+    fn decoded<V: Value>(
+        &self,
+        key: &Key<'_>,
+        entry: &Entry,
+        guarantee: Guarantee,
+    ) -> Option<Arc<V>> {
+        if guarantee != Guarantee::Fresh {
+            return None;
+        }
+        match own_object(entry) {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.cache.shared().note("decode", key, &error);
+                None
+            }
+        }
+    }
+
+    /// Takes the right to store a key, before its source is read. A store that fails, or another
+    /// node that is loading, gives one that stores nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidKey`](crate::ErrorKind::InvalidKey).
+    pub async fn begin(&self, key: &str) -> Result<EntryLease, Error> {
+        let shared = self.cache.shared();
+        let mut lease = EntryLease { cache: self.cache.clone(), key: key.to_owned(), lease: None };
+        let keys = [self.cache.key(key)?];
+        let cx = shared.cx();
+        match shared.store.begin(&keys, Purpose::Refresh, &cx).await {
+            Ok(begun) => {
+                if let Some(Begin::Lead(right)) = begun.first() {
+                    lease.lease = Some(*right);
+                }
+            }
+            Err(error) => shared.note("begin", &keys[0], &error),
+        }
+        Ok(lease)
+    }
+
+    /// Stores what was read under a lease; `false` if an invalidation, a direct write or the end of
+    /// the lease came in between.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cache::set`].
+    pub async fn fill<V: Value, S: AsRef<str>>(
+        &self,
+        mut lease: EntryLease,
+        value: Arc<V>,
+        ttl: impl Into<Ttl>,
+        tags: impl IntoIterator<Item = S>,
+    ) -> Result<bool, Error> {
+        let Some(right) = lease.lease else {
+            return Ok(false);
+        };
+        let tags = Group::tags(tags)?;
+        let ops = TypeOps::own::<V>();
+        let key = lease.key.clone();
+        let when = When::Leased(&right);
+        let stored = self.cache.put(&key, value, ops, ttl.into(), &tags, when).await?;
+        if stored == Written::Stored {
+            lease.lease = None;
+        } else {
+            self.cache.shared().counters.refused_fills.add_one();
+        }
+        Ok(stored == Written::Stored)
+    }
+
+    /// Stores an object whatever was there.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cache::set`].
+    pub async fn put<V: Value, S: AsRef<str>>(
+        &self,
+        key: &str,
+        value: Arc<V>,
+        ttl: impl Into<Ttl>,
+        tags: impl IntoIterator<Item = S>,
+    ) -> Result<(), Error> {
+        let tags = Group::tags(tags)?;
+        let ops = TypeOps::own::<V>();
+        self.cache.put(key, value, ops, ttl.into(), &tags, When::Always).await.map(|_| ())
+    }
+
+    /// Removes these keys.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cache::delete`].
+    pub async fn remove<S: AsRef<str>>(&self, keys: &[S]) -> Result<Removed, Error> {
+        let keys: Vec<_> =
+            keys.iter().map(|key| self.cache.key(key.as_ref())).collect::<Result<_, _>>()?;
+        if keys.is_empty() {
+            return Ok(Removed::default());
+        }
+        self.cache.remove_keys(&keys).await
+    }
+
+    /// As [`Cache::delete_pattern`].
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub async fn remove_pattern(&self, pattern: &Pattern) -> Result<Removed, Error> {
+        self.cache.delete_pattern(pattern).await
+    }
+
+    /// As [`Cache::invalidate_tags`].
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub async fn invalidate_tags<S: AsRef<str>>(
+        &self,
+        tags: impl IntoIterator<Item = S>,
+    ) -> Result<(), Error> {
+        self.cache.invalidate_tags(tags).await
+    }
+
+    /// One page of the keys that match, with their entries if asked for: to list or count them.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidPattern`](crate::ErrorKind::InvalidPattern); otherwise as [`Cache::get`].
+    pub async fn scan(
+        &self,
+        pattern: &Pattern,
+        at: Cursor,
+        want: Want,
+        limit: usize,
+    ) -> Result<Page, Error> {
+        let shared = self.cache.shared();
+        let glob = shared.counted(pattern.glob())?;
+        let namespace = self.cache.namespace_ref();
+        let cx = shared.cx();
+        shared.counted(shared.store.scan(namespace, at, &glob, want, limit, &cx).await)
+    }
+
+    /// The object of an item that a scan with [`Want::Entries`] found.
+    pub fn object<V: Value>(&self, item: &Item) -> Option<Arc<V>> {
+        own_object(item.entry.as_ref()?).ok()
+    }
+
+    /// The cache that this is a view of.
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// The clock that the cache goes by.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        self.cache.clock()
+    }
+}

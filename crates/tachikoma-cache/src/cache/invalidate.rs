@@ -1,0 +1,159 @@
+//! Everything that takes entries away: by key, pattern, tag, or all of a namespace.
+//!
+//! The order is always the same: loads under way are cut off, the store removes, and loads that
+//! began meanwhile are cut off too, so that nobody who asks after the answer joins a load that read
+//! its source before the store removed.
+
+use tracing::debug;
+
+use super::Cache;
+use crate::error::{Error, ErrorKind};
+use crate::glob::Glob;
+use crate::invalidation::{Group, How};
+use crate::key::{Key, Shown};
+use crate::pattern::Pattern;
+use crate::store::{Cursor, Removed, Want};
+
+/// How many keys one step of a pattern removes: small, so that the server's other clients hardly
+/// wait.
+const PAGE: usize = 1000;
+
+impl Cache {
+    /// Removes a key; whether it had a value.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Pending`] if the store could not be told yet: the removal is kept and retried,
+    /// and until it is in, this process does not serve the key. Otherwise as [`get`](Self::get).
+    pub async fn delete(&self, key: &str) -> Result<bool, Error> {
+        let key = self.key(key)?;
+        Ok(self.remove_keys(&[key]).await?.total() > 0)
+    }
+
+    /// Removes every key of this namespace that matches; how many had a value, tier by tier.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidPattern`] if it is too long or would match every key: deleting
+    /// everything is [`clear`](Self::clear). [`ErrorKind::Pending`] as [`delete`](Self::delete).
+    pub async fn delete_pattern(&self, pattern: &Pattern) -> Result<Removed, Error> {
+        let glob = self.shared().counted(pattern.glob())?;
+        if glob.is_match_all() {
+            return self.shared().counted(Err(Error::new(
+                ErrorKind::InvalidPattern,
+                "it matches every key; clear() deletes everything of the namespace",
+            )));
+        }
+        self.remove_matching(&glob).await
+    }
+
+    /// Removes everything of this namespace and nothing else.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Pending`] as [`delete`](Self::delete).
+    pub async fn clear(&self) -> Result<Removed, Error> {
+        let everything = Glob::new("*")
+            .map_err(|error| Error::from(ErrorKind::InvalidPattern).with_source(error))?;
+        self.remove_matching(&everything).await
+    }
+
+    /// Takes away every entry with this tag whose source was read before now. The cost does not
+    /// depend on how many there are.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidTag`]; [`ErrorKind::Pending`] as [`delete`](Self::delete).
+    pub async fn invalidate_tag(&self, tag: &str) -> Result<(), Error> {
+        self.invalidate_tags([tag]).await
+    }
+
+    /// The same for every entry with any of these tags, in one step.
+    ///
+    /// # Errors
+    ///
+    /// As [`invalidate_tag`](Self::invalidate_tag).
+    pub async fn invalidate_tags<S: AsRef<str>>(
+        &self,
+        tags: impl IntoIterator<Item = S>,
+    ) -> Result<(), Error> {
+        self.invalidate_groups(Group::tags(tags), How::Hard).await
+    }
+
+    /// Makes every entry with this tag stale: the next lookup loads it anew, and only those who
+    /// accept a stale value still see it.
+    ///
+    /// # Errors
+    ///
+    /// As [`invalidate_tag`](Self::invalidate_tag).
+    pub async fn expire_tag(&self, tag: &str) -> Result<(), Error> {
+        self.invalidate_groups(Group::tags([tag]), How::Soft).await
+    }
+
+    pub(super) async fn remove_keys(&self, keys: &[Key<'_>]) -> Result<Removed, Error> {
+        let shared = self.shared();
+        shared.flights.detach_all(keys);
+        let removed = shared.store.remove(keys, &shared.cx()).await;
+        shared.flights.detach_all(keys);
+        shared.counted(removed)
+    }
+
+    pub(super) async fn remove_matching(&self, glob: &Glob) -> Result<Removed, Error> {
+        let shared = self.shared();
+        let namespace = self.namespace_ref();
+        let loading = shared.flights.detach_matching(namespace, glob);
+        let removed = self.scan_and_remove(glob, loading).await;
+        shared.flights.detach_matching(namespace, glob);
+        let removed = shared.counted(removed)?;
+        debug!(
+            namespace = namespace.as_str(),
+            pattern = %Shown(glob.as_str()),
+            removed = removed.total(),
+            "removed by pattern"
+        );
+        Ok(removed)
+    }
+
+    async fn scan_and_remove(&self, glob: &Glob, loading: Vec<String>) -> Result<Removed, Error> {
+        let shared = self.shared();
+        let namespace = self.namespace_ref();
+        // Their leases end, although they have no entry that the scan would find.
+        let mut removed = self.remove_names(loading).await?;
+        let mut at = Cursor::START;
+        loop {
+            let cx = shared.cx();
+            let page = shared.store.scan(namespace, at, glob, Want::Names, PAGE, &cx).await?;
+            let names = page.items.into_iter().map(|item| item.name).collect();
+            removed = removed.and(self.remove_names(names).await?);
+            match page.next {
+                Some(next) => at = next,
+                None => return Ok(removed),
+            }
+        }
+    }
+
+    async fn remove_names(&self, names: Vec<String>) -> Result<Removed, Error> {
+        let shared = self.shared();
+        let mut removed = Removed::default();
+        for chunk in names.chunks(PAGE) {
+            let keys = chunk.iter().map(|name| Key::new(self.namespace_ref(), name.as_str()));
+            let keys: Vec<_> = keys.collect::<Result<_, _>>()?;
+            removed = removed.and(shared.store.remove(&keys, &shared.cx()).await?);
+        }
+        Ok(removed)
+    }
+
+    async fn invalidate_groups(
+        &self,
+        groups: Result<Vec<Group>, Error>,
+        how: How,
+    ) -> Result<(), Error> {
+        let shared = self.shared();
+        let groups = shared.counted(groups)?;
+        let namespace = self.namespace_ref();
+        shared.flights.detach_tagged(namespace, &groups);
+        let done = shared.store.groups().invalidate(namespace, &groups, how, &shared.cx()).await;
+        shared.flights.detach_tagged(namespace, &groups);
+        shared.counted(done)
+    }
+}

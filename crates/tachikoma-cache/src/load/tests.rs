@@ -1,0 +1,34 @@
+//! The table of loads at rest, which only the inside sees.
+
+use std::time::Duration;
+
+use crate::{Cache, LoadError};
+
+#[tokio::test]
+async fn the_table_is_empty_when_all_loads_have_ended() {
+    let cache = Cache::memory().load_timeout(Duration::from_millis(20)).build().unwrap();
+    for i in 0..1000 {
+        let key = i.to_string();
+        match i % 4 {
+            0 => drop(cache.get_or_load(&key, move || async move { Ok::<_, ()>(i) }).await),
+            1 => drop(cache.get_or_load(&key, || async { Err::<(), _>("no") }).await),
+            2 => {
+                let load = cache.get_or_load(&key, || async { panic!("as the test wants") });
+                let outcome: Result<crate::Hit<u8>, LoadError<()>> = load.await;
+                assert!(matches!(outcome, Err(LoadError::Panicked)), "{outcome:?}");
+            }
+            _ => {
+                // Dropped after its first poll: the load goes on without it.
+                let load = cache.get_or_load(&key, move || async move { Ok::<_, ()>(i) });
+                let _ = tokio::time::timeout(Duration::ZERO, load).await;
+            }
+        }
+    }
+    for _ in 0..1000 {
+        if cache.loads_under_way() == 0 {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+    panic!("{} loads are left in the table", cache.loads_under_way());
+}
