@@ -193,15 +193,24 @@ struct Seat {
     lease: Option<Lease>,
 }
 
-impl Drop for Seat {
-    fn drop(&mut self) {
+impl Seat {
+    /// Leaves the table first: who asks after an error was given out must load anew.
+    fn fail(&self, failure: Failure) {
         if let Ok(key) = Key::new(&self.namespace, self.name.as_str()) {
             lock(self.shared.flights.shard(&key)).finish(&key, self.id);
-            if let Some(lease) = self.lease.take() {
-                self.shared.store.abandon(&key, lease);
-            }
         }
-        self.wave.publish(Err(Failure::Aborted));
+        self.wave.publish(Err(failure));
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if let Some(lease) = self.lease.take()
+            && let Ok(key) = Key::new(&self.namespace, self.name.as_str())
+        {
+            self.shared.store.abandon(&key, lease);
+        }
+        self.fail(Failure::Aborted);
     }
 }
 
@@ -223,7 +232,7 @@ async fn lead(mut seat: Seat, job: Job) {
     let left = lookup.remaining();
     let object = match call(&shared, loader).await {
         Ok(object) => object,
-        Err(failure) => return seat.wave.publish(Err(failure)),
+        Err(failure) => return seat.fail(failure),
     };
     let loaded = Loaded::by_loader(Arc::clone(&object));
     if !local {

@@ -1,0 +1,41 @@
+//! One cache on one real store, with a clock that the test moves.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tachikoma_cache::{Cache, TestClock};
+
+/// A cache to test.
+pub(crate) struct Bench {
+    pub(crate) cache: Cache,
+    pub(crate) clock: TestClock,
+    /// What must outlive the test: the store's server.
+    _server: Box<dyn Any + Send + Sync>,
+}
+
+impl Bench {
+    pub(crate) fn memory() -> Self {
+        let clock = TestClock::new();
+        let cache = Cache::memory().clock(Arc::new(clock.clone())).build().unwrap();
+        Self { cache, clock, _server: Box::new(()) }
+    }
+
+    pub(crate) fn advance(&self, millis: u64) {
+        self.clock.advance(Duration::from_millis(millis));
+    }
+}
+
+/// Writes each law once and runs it on every store, as `memory::law` and `redis::law`.
+macro_rules! laws {
+    ($($(#[$doc:meta])* async fn $law:ident($bench:ident) $body:block)*) => {
+        $($(#[$doc])* async fn $law($bench: crate::bench::Bench) $body)*
+
+        mod memory {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $law() {
+                super::$law(crate::bench::Bench::memory()).await;
+            })*
+        }
+    };
+}

@@ -1,0 +1,86 @@
+//! Laws 30, 31 and 33: entries that go together.
+
+use tachikoma_cache::{ErrorKind, KeyTtl};
+
+use super::MINUTE;
+
+laws! {
+    // 30
+    async fn a_tag_takes_all_that_was_written_with_it_before_and_none_after(b) {
+        for i in 0..20 {
+            b.cache.set(&format!("old{i}"), i, MINUTE).tags(["users", "all"]).await.unwrap();
+        }
+        b.cache.set("other", 1_u8, MINUTE).tags(["teams"]).await.unwrap();
+        b.cache.set("none", 1_u8, MINUTE).await.unwrap();
+        b.cache.invalidate_tag("users").await.unwrap();
+        b.cache.set("new", 1_u8, MINUTE).tags(["users"]).await.unwrap();
+        for i in 0..20 {
+            let key = format!("old{i}");
+            assert!(b.cache.get::<i32>(&key).await.unwrap().is_none());
+            assert_eq!(b.cache.ttl(&key).await.unwrap(), KeyTtl::NoKey);
+            assert!(b.cache.set_if_absent(&key, i, MINUTE).await.unwrap(), "it is absent");
+        }
+        for key in ["other", "none", "new"] {
+            assert!(b.cache.get::<u8>(key).await.unwrap().is_some(), "{key}");
+        }
+    }
+
+    // 31
+    async fn a_set_without_the_tag_takes_the_entry_out_of_it(b) {
+        b.cache.set("k", 1_u8, MINUTE).tags(["t"]).await.unwrap();
+        b.cache.set("k", 2_u8, MINUTE).await.unwrap();
+        b.cache.invalidate_tag("t").await.unwrap();
+        assert_eq!(b.cache.get::<u8>("k").await.unwrap().unwrap(), 2);
+    }
+
+    // 33
+    async fn several_tags_take_the_union(b) {
+        b.cache.set("a", 1_u8, MINUTE).tags(["a"]).await.unwrap();
+        b.cache.set("b", 1_u8, MINUTE).tags(["b"]).await.unwrap();
+        b.cache.set("c", 1_u8, MINUTE).tags(["c"]).await.unwrap();
+        b.cache.invalidate_tags(["a", "b"]).await.unwrap();
+        assert!(!b.cache.exists("a").await.unwrap());
+        assert!(!b.cache.exists("b").await.unwrap());
+        assert!(b.cache.exists("c").await.unwrap());
+    }
+
+    async fn an_expired_tag_makes_the_next_lookup_load(b) {
+        b.cache.set("k", 1_u8, MINUTE).tags(["t"]).await.unwrap();
+        b.cache.expire_tag("t").await.unwrap();
+        assert!(b.cache.get::<u8>("k").await.unwrap().is_none());
+        let load = || async { Ok::<_, ()>(2_u8) };
+        assert_eq!(b.cache.get_or_load("k", load).tags(["t"]).await.unwrap(), 2);
+        super::flight::settled(&b, |b| Box::pin(async move {
+            b.cache.get::<u8>("k").await.unwrap().is_some_and(|hit| hit == 2)
+        })).await;
+    }
+
+    async fn a_tag_of_one_namespace_leaves_the_others_alone(b) {
+        let tenant = b.cache.namespace("tenant").unwrap();
+        b.cache.set("k", 1_u8, MINUTE).tags(["t"]).await.unwrap();
+        tenant.set("k", 2_u8, MINUTE).tags(["t"]).await.unwrap();
+        tenant.invalidate_tag("t").await.unwrap();
+        assert!(b.cache.exists("k").await.unwrap());
+        assert!(!tenant.exists("k").await.unwrap());
+    }
+
+    async fn awkward_tags_are_tags_like_any_other(b) {
+        let long = "t".repeat(tachikoma_cache::invalidation::MAX_TAG_BYTES);
+        for tag in ["*", "a,b", "a:b", "@e", "{g}", "é", "\0", "h:t:x", long.as_str()] {
+            b.cache.set("k", 1_u8, MINUTE).tags([tag]).await.unwrap();
+            b.cache.invalidate_tag("another").await.unwrap();
+            assert!(b.cache.exists("k").await.unwrap(), "{tag:?}");
+            b.cache.invalidate_tag(tag).await.unwrap();
+            assert!(!b.cache.exists("k").await.unwrap(), "{tag:?}");
+        }
+        for bad in [String::new(), long + "t"] {
+            let error = b.cache.invalidate_tag(&bad).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidTag);
+            let error = b.cache.set("k", 1_u8, MINUTE).tags([bad]).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidTag);
+        }
+        let many = (0..65).map(|i| i.to_string());
+        let error = b.cache.set("k", 1_u8, MINUTE).tags(many).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidTag);
+    }
+}
