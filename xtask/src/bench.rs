@@ -54,11 +54,7 @@ impl Median {
         let (rest, unit) = rest.trim().rsplit_once(' ')?;
         let (name, value) = rest.trim().rsplit_once(' ')?;
         let value = value.parse().ok()?;
-        Some(Self {
-            name: name.trim().to_owned(),
-            value,
-            unit: unit.to_owned(),
-        })
+        Some(Self { name: name.trim().to_owned(), value, unit: unit.to_owned() })
     }
 
     fn json(&self) -> String {
@@ -74,10 +70,7 @@ mod tests {
     #[test]
     fn a_median_is_a_name_a_number_and_a_unit() {
         let median = Median::read("  median hit, 2 threads  31.5 ns").expect("a median");
-        assert_eq!(
-            median.json(),
-            r#"{"name":"hit, 2 threads","median":31.5,"unit":"ns"}"#
-        );
+        assert_eq!(median.json(), r#"{"name":"hit, 2 threads","median":31.5,"unit":"ns"}"#);
         assert_eq!(Median::read("median of nothing"), None);
         assert_eq!(Median::read("the median hit 3 ns"), None);
     }

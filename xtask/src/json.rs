@@ -21,10 +21,9 @@ impl Json {
     /// The value of a name in an object; `None` for other values and missing names.
     pub(crate) fn get(&self, name: &str) -> Option<&Self> {
         match self {
-            Self::Object(members) => members
-                .iter()
-                .find(|(key, _)| key == name)
-                .map(|(_, value)| value),
+            Self::Object(members) => {
+                members.iter().find(|(key, _)| key == name).map(|(_, value)| value)
+            }
             _ => None,
         }
     }
@@ -78,11 +77,7 @@ pub(crate) fn parse(text: &str) -> Result<Json, Failure> {
     let mut reader = Reader { text, at: 0 };
     let value = reader.value(0)?;
     reader.space();
-    if reader.at == text.len() {
-        Ok(value)
-    } else {
-        reader.fail("the end")
-    }
+    if reader.at == text.len() { Ok(value) } else { reader.fail("the end") }
 }
 
 struct Reader<'a> {
@@ -262,11 +257,7 @@ mod tests {
         check(" null ", &Json::Null);
         check(
             "[true,false , -1.5e2]",
-            &Json::Array(vec![
-                Json::Bool(true),
-                Json::Bool(false),
-                Json::Number(-150.0),
-            ]),
+            &Json::Array(vec![Json::Bool(true), Json::Bool(false), Json::Number(-150.0)]),
         );
         check("{}", &Json::Object(vec![]));
         check(
@@ -290,18 +281,9 @@ mod tests {
 
     #[test]
     fn what_is_not_json_is_refused() {
-        for text in [
-            "",
-            "{",
-            "[1 2]",
-            "[1,,2]",
-            "\"a",
-            "\"\\x\"",
-            "\"\\ud800\"",
-            "tru",
-            "1 2",
-            "{1:2}",
-        ] {
+        for text in
+            ["", "{", "[1 2]", "[1,,2]", "\"a", "\"\\x\"", "\"\\ud800\"", "tru", "1 2", "{1:2}"]
+        {
             assert!(parse(text).is_err(), "{text:?} was read");
         }
         assert!(parse(&"[".repeat(100_000)).is_err());

@@ -92,20 +92,14 @@ mod tests {
     use super::*;
 
     fn call(arguments: &[&str]) -> Result<bool, Failure> {
-        run(&arguments
-            .iter()
-            .map(|&text| text.to_owned())
-            .collect::<Vec<_>>())
+        run(&arguments.iter().map(|&text| text.to_owned()).collect::<Vec<_>>())
     }
 
     #[test]
     fn what_is_not_a_command_is_refused_with_the_help() {
         for arguments in [&["tset"][..], &["test", "--jsno"], &["test", "lint"]] {
             let failure = call(arguments).expect_err("it is refused");
-            assert!(
-                failure.contains("Usage: cargo xtask"),
-                "{arguments:?}: {failure}"
-            );
+            assert!(failure.contains("Usage: cargo xtask"), "{arguments:?}: {failure}");
         }
     }
 

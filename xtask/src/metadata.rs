@@ -41,18 +41,13 @@ impl Metadata {
         let document = json::parse(&output(&mut cargo(&arguments))?)?;
         Ok(Self {
             target_directory: PathBuf::from(text(&document, "target_directory")?),
-            packages: list(&document, "packages")
-                .iter()
-                .map(package)
-                .collect::<Result<_, _>>()?,
+            packages: list(&document, "packages").iter().map(package).collect::<Result<_, _>>()?,
         })
     }
 
     /// The crates of this workspace.
     pub(crate) fn members(&self) -> impl Iterator<Item = &Package> {
-        self.packages
-            .iter()
-            .filter(|package| package.source.is_none())
+        self.packages.iter().filter(|package| package.source.is_none())
     }
 
     /// All targets of one kind in this workspace, each with its crate.
@@ -66,9 +61,7 @@ impl Metadata {
 impl Package {
     /// Whether other crates can depend on this one.
     pub(crate) fn is_library(&self) -> bool {
-        self.targets
-            .iter()
-            .any(|target| matches!(target.kind.as_str(), "lib" | "proc-macro"))
+        self.targets.iter().any(|target| matches!(target.kind.as_str(), "lib" | "proc-macro"))
     }
 }
 
@@ -78,9 +71,7 @@ impl Target {
     /// Such features begin with `__`; they are for tests of this project only and are never
     /// turned on together with others.
     pub(crate) fn is_apart(&self) -> bool {
-        self.required_features
-            .iter()
-            .any(|feature| feature.starts_with("__"))
+        self.required_features.iter().any(|feature| feature.starts_with("__"))
     }
 }
 
@@ -97,20 +88,12 @@ fn package(value: &Json) -> Result<Package, Failure> {
             .iter()
             .map(|(name, _)| name.clone())
             .collect(),
-        targets: list(value, "targets")
-            .iter()
-            .map(target)
-            .collect::<Result<_, _>>()?,
+        targets: list(value, "targets").iter().map(target).collect::<Result<_, _>>()?,
     })
 }
 
 fn target(value: &Json) -> Result<Target, Failure> {
-    let texts = |name| {
-        list(value, name)
-            .iter()
-            .filter_map(Json::text)
-            .map(str::to_owned)
-    };
+    let texts = |name| list(value, name).iter().filter_map(Json::text).map(str::to_owned);
     Ok(Target {
         name: text(value, "name")?,
         kind: texts("kind").next().unwrap_or_default(),
@@ -121,9 +104,7 @@ fn target(value: &Json) -> Result<Target, Failure> {
 
 fn text(value: &Json, name: &str) -> Result<String, Failure> {
     let found = value.get(name).and_then(Json::text);
-    found
-        .map(str::to_owned)
-        .ok_or_else(|| format!("cargo metadata has no {name:?}"))
+    found.map(str::to_owned).ok_or_else(|| format!("cargo metadata has no {name:?}"))
 }
 
 fn list<'a>(value: &'a Json, name: &str) -> &'a [Json] {

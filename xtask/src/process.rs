@@ -73,11 +73,7 @@ pub(crate) fn run(
     // binary prints its cases on stdout.
     let (reader, writer) = pipe().map_err(failed)?;
     let both = writer.try_clone().map_err(failed)?;
-    let spawned = command
-        .stdin(Stdio::null())
-        .stdout(both)
-        .stderr(writer)
-        .spawn();
+    let spawned = command.stdin(Stdio::null()).stdout(both).stderr(writer).spawn();
     // Our own ends of the pipe must close, or its end never comes.
     command.stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = spawned.map_err(|error| format!("cannot start {command:?}: {error}"))?;
@@ -93,35 +89,21 @@ pub(crate) fn run(
             Err(RecvTimeoutError::Timeout) => {
                 kill_tree(child.id());
                 let _ = child.wait();
-                return Err(format!(
-                    "{command:?} was killed after {} s",
-                    limit.as_secs()
-                ));
+                return Err(format!("{command:?} was killed after {} s", limit.as_secs()));
             }
         }
     }
-    let status = child
-        .wait()
-        .map_err(|error| format!("cannot wait for {command:?}: {error}"))?;
-    Ok(Ended {
-        success: status.success(),
-        lines: kept,
-        took: timer.elapsed(),
-    })
+    let status = child.wait().map_err(|error| format!("cannot wait for {command:?}: {error}"))?;
+    Ok(Ended { success: status.success(), lines: kept, took: timer.elapsed() })
 }
 
 /// Runs a program for its stdout; its stderr is part of the failure.
 pub(crate) fn output(command: &mut Command) -> Result<String, Failure> {
-    let output = command
-        .output()
-        .map_err(|error| format!("cannot start {command:?}: {error}"))?;
+    let output = command.output().map_err(|error| format!("cannot start {command:?}: {error}"))?;
     if output.status.success() {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     } else {
-        Err(format!(
-            "{command:?} failed:\n{}",
-            String::from_utf8_lossy(&output.stderr)
-        ))
+        Err(format!("{command:?} failed:\n{}", String::from_utf8_lossy(&output.stderr)))
     }
 }
 
@@ -130,13 +112,8 @@ fn read_lines(source: PipeReader) -> Receiver<String> {
     thread::spawn(move || {
         let mut source = BufReader::new(source);
         let mut bytes = Vec::new();
-        while source
-            .read_until(b'\n', &mut bytes)
-            .is_ok_and(|length| length > 0)
-        {
-            let line = String::from_utf8_lossy(&bytes)
-                .trim_end_matches(['\n', '\r'])
-                .to_owned();
+        while source.read_until(b'\n', &mut bytes).is_ok_and(|length| length > 0) {
+            let line = String::from_utf8_lossy(&bytes).trim_end_matches(['\n', '\r']).to_owned();
             if sender.send(line).is_err() {
                 return;
             }

@@ -57,9 +57,7 @@ fn install(packages: &[&str], report: Report) -> Result<(), Failure> {
              {names}), or set TACHIKOMA_REDIS_SERVER and TACHIKOMA_NGINX to their paths"
         ));
     }
-    report.line(format!(
-        "    installing {names} with apt-get (no service is started)"
-    ));
+    report.line(format!("    installing {names} with apt-get (no service is started)"));
     let _guard = NoServices::set()?;
     apt(&["update"], report)?;
     let mut arguments = vec!["install", "--yes", "--no-install-recommends"];
@@ -69,23 +67,14 @@ fn install(packages: &[&str], report: Report) -> Result<(), Failure> {
 
 fn apt(arguments: &[&str], report: Report) -> Result<(), Failure> {
     let mut command = Command::new("apt-get");
-    command
-        .args(["-qq", "-o", "Acquire::Retries=3"])
-        .args(arguments);
+    command.args(["-qq", "-o", "Acquire::Retries=3"]).args(arguments);
     command.env("DEBIAN_FRONTEND", "noninteractive");
     let ended = run(&mut command, Duration::from_mins(5), |_| ())?;
     if ended.success {
-        report.line(format!(
-            "    apt-get {} took {:.1?}",
-            arguments[0], ended.took
-        ));
+        report.line(format!("    apt-get {} took {:.1?}", arguments[0], ended.took));
         return Ok(());
     }
-    Err(format!(
-        "apt-get {} failed:\n{}",
-        arguments.join(" "),
-        ended.lines.join("\n")
-    ))
+    Err(format!("apt-get {} failed:\n{}", arguments.join(" "), ended.lines.join("\n")))
 }
 
 /// Debian asks this script whether a package may start its service; 101 means no.

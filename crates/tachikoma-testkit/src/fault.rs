@@ -84,11 +84,7 @@ impl FaultProxy {
             let shared = Arc::clone(&shared);
             move || accept_until_closed(&shared)
         });
-        let proxy = Self {
-            shared,
-            acceptor: Some(acceptor),
-            _lease: lease,
-        };
+        let proxy = Self { shared, acceptor: Some(acceptor), _lease: lease };
         proxy.wait_for_listener(true);
         proxy
     }
@@ -141,11 +137,7 @@ impl FaultProxy {
             .changed
             .wait_timeout_while(state, limit, |state| state.listening != listening)
             .expect("no thread panics while it holds the lock");
-        assert!(
-            !result.timed_out(),
-            "the proxy on port {} did not follow",
-            self.shared.port
-        );
+        assert!(!result.timed_out(), "the proxy on port {} did not follow", self.shared.port);
     }
 }
 
@@ -164,18 +156,14 @@ impl Drop for FaultProxy {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state
-            .lock()
-            .expect("no thread panics while it holds the lock")
+        self.state.lock().expect("no thread panics while it holds the lock")
     }
 
     /// Waits while everything is held back, then says what to do and since which version.
     fn fault(&self) -> (Fault, u64) {
         let state = self
             .changed
-            .wait_while(self.lock(), |state| {
-                state.fault == Fault::Stall && !state.closed
-            })
+            .wait_while(self.lock(), |state| state.fault == Fault::Stall && !state.closed)
             .expect("no thread panics while it holds the lock");
         (state.fault, state.version)
     }
@@ -205,10 +193,7 @@ fn accept_until_closed(shared: &Arc<Shared>) {
         state.listening = false;
         shared.changed.notify_all();
         while state.fault == Fault::Refuse && !state.closed {
-            state = shared
-                .changed
-                .wait(state)
-                .expect("no thread panics while it holds the lock");
+            state = shared.changed.wait(state).expect("no thread panics while it holds the lock");
         }
         if state.closed {
             return;
@@ -280,9 +265,7 @@ fn forward(to: &mut TcpStream, bytes: &mut [u8], fault: Fault, seen: u64) -> boo
             to.write_all(&bytes[..left.min(bytes.len())]).is_ok() && left > bytes.len()
         }
         Fault::CorruptAt(offset) => {
-            let place = offset
-                .checked_sub(seen)
-                .and_then(|place| usize::try_from(place).ok());
+            let place = offset.checked_sub(seen).and_then(|place| usize::try_from(place).ok());
             if let Some(byte) = place.and_then(|place| bytes.get_mut(place)) {
                 *byte ^= 1;
             }

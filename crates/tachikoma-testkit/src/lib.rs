@@ -8,13 +8,11 @@
 //! A test never skips: when a program is missing or a server does not start, these functions
 //! panic and say what to do. Every wait has an end.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a helper of tests fails by panic"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper of tests fails by panic")]
 
 mod fault;
+#[cfg(doctest)]
+mod guide;
 mod nginx;
 mod port;
 mod process;

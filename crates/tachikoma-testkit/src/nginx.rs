@@ -48,11 +48,7 @@ impl NginxServer {
         let folder = tempfile::tempdir().expect("a temporary folder can be created");
         let text = configuration(folder.path(), root.as_ref(), port.port(), lines);
         fs::write(folder.path().join("nginx.conf"), text).expect("the configuration is written");
-        let mut server = Self {
-            port,
-            folder,
-            process: None,
-        };
+        let mut server = Self { port, folder, process: None };
         server.spawn();
         server
     }
@@ -106,11 +102,7 @@ impl NginxServer {
 
     fn spawn(&mut self) {
         let mut command = Command::new(program("nginx", "TACHIKOMA_NGINX"));
-        command
-            .arg("-p")
-            .arg(self.folder.path())
-            .arg("-e")
-            .arg(self.file("error.log"));
+        command.arg("-p").arg(self.folder.path()).arg("-e").arg(self.file("error.log"));
         command.arg("-c").arg(self.file("nginx.conf"));
         let mut process = Process::spawn(&mut command, &self.file("nginx.log"));
         let address = ([127, 0, 0, 1], self.port()).into();
@@ -136,11 +128,7 @@ impl NginxServer {
 fn configuration(folder: &Path, root: &Path, port: u16, lines: &str) -> String {
     let (folder, root) = (folder.display(), root.display());
     // Workers of a root process change to another user, who cannot read temporary folders.
-    let user = if rustix::process::geteuid().is_root() {
-        "user root;"
-    } else {
-        ""
-    };
+    let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
     let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|kind| format!("    {kind}_temp_path \"{folder}/{kind}\";\n"))
         .concat();

@@ -24,10 +24,8 @@ pub(crate) struct PortLease {
 impl PortLease {
     /// Takes a free port.
     pub(crate) fn take() -> Self {
-        let folder = std::env::temp_dir().join(format!(
-            "tachikoma-test-ports-{}",
-            rustix::process::getuid().as_raw()
-        ));
+        let folder = std::env::temp_dir()
+            .join(format!("tachikoma-test-ports-{}", rustix::process::getuid().as_raw()));
         fs::create_dir_all(&folder).expect("the folder of port locks can be created");
         let seed = RandomState::new().build_hasher().finish();
         let start = u16::try_from(seed % u64::from(COUNT)).expect("below COUNT");
@@ -37,10 +35,7 @@ impl PortLease {
                 continue;
             };
             if lock.try_lock().is_ok() && TcpListener::bind(("127.0.0.1", port)).is_ok() {
-                return Self {
-                    port,
-                    _lock: Some(lock),
-                };
+                return Self { port, _lock: Some(lock) };
             }
         }
         panic!("no free port between {FIRST} and {}", FIRST + COUNT);
@@ -62,8 +57,6 @@ pub fn free_port() -> u16 {
     static HELD: Mutex<Vec<PortLease>> = Mutex::new(Vec::new());
     let lease = PortLease::take();
     let port = lease.port();
-    HELD.lock()
-        .expect("nothing panics while it holds this lock")
-        .push(lease);
+    HELD.lock().expect("nothing panics while it holds this lock").push(lease);
     port
 }

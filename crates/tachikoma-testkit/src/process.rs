@@ -31,11 +31,7 @@ pub fn wait_until(limit: Duration, mut ready: impl FnMut() -> bool) -> bool {
 pub(crate) fn program(name: &str, variable: &str) -> PathBuf {
     if let Some(path) = std::env::var_os(variable) {
         let path = PathBuf::from(path);
-        assert!(
-            path.is_file(),
-            "{variable} names {}, which is not a file",
-            path.display()
-        );
+        assert!(path.is_file(), "{variable} names {}, which is not a file", path.display());
         return path;
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -73,10 +69,7 @@ impl Process {
             .stderr(err)
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
-        Self {
-            child,
-            log: log.to_owned(),
-        }
+        Self { child, log: log.to_owned() }
     }
 
     pub(crate) fn pid(&self) -> u32 {

@@ -103,12 +103,7 @@ impl RedisBuilder {
             fs::write(folder.path().join("users.acl"), format!("{lines}\n"))
                 .expect("the ACL file can be written");
         }
-        let mut server = RedisServer {
-            settings: self,
-            port,
-            folder,
-            process: None,
-        };
+        let mut server = RedisServer { settings: self, port, folder, process: None };
         server.spawn();
         server
     }
@@ -164,9 +159,7 @@ impl RedisServer {
     /// The unix socket, when the builder asked for one.
     #[must_use]
     pub fn unix_socket(&self) -> Option<PathBuf> {
-        self.settings
-            .unix_socket
-            .then(|| self.folder.path().join("redis.sock"))
+        self.settings.unix_socket.then(|| self.folder.path().join("redis.sock"))
     }
 
     /// The process id, while the process has not been killed.
@@ -199,8 +192,7 @@ impl RedisServer {
     /// Opens a connection that is logged in; each read ends after 5 s.
     #[must_use]
     pub fn connection(&self) -> Connection {
-        self.connect()
-            .unwrap_or_else(|error| panic!("cannot reach redis-server: {error}"))
+        self.connect().unwrap_or_else(|error| panic!("cannot reach redis-server: {error}"))
     }
 
     /// Sends one command over a new connection and returns the reply, errors included.
@@ -225,13 +217,7 @@ impl RedisServer {
     pub fn info(&self, field: &str) -> i64 {
         let text = self.command(&["INFO", "everything"]).text();
         text.lines()
-            .find_map(|line| {
-                line.strip_prefix(field)?
-                    .strip_prefix(':')?
-                    .trim()
-                    .parse()
-                    .ok()
-            })
+            .find_map(|line| line.strip_prefix(field)?.strip_prefix(':')?.trim().parse().ok())
             .unwrap_or_else(|| panic!("INFO has no number {field:?}"))
     }
 
@@ -252,9 +238,7 @@ impl RedisServer {
     fn spawn(&mut self) {
         let mut process = Process::spawn(&mut self.start_command(), &self.file("redis.log"));
         let answers = wait_until(START_LIMIT, || {
-            let pong = self
-                .connect()
-                .and_then(|mut connection| connection.command(&["PING"]));
+            let pong = self.connect().and_then(|mut connection| connection.command(&["PING"]));
             let ready = match pong {
                 Ok(Resp::Simple(_)) => true,
                 // A server whose user may not PING is ready; one that still loads is not.
@@ -277,10 +261,7 @@ impl RedisServer {
         let mut command = Command::new(program("redis-server", "TACHIKOMA_REDIS_SERVER"));
         let folder = settings.folder.as_deref().unwrap_or(self.folder.path());
         command.args(["--bind", "127.0.0.1", "--port", &self.port().to_string()]);
-        command
-            .args(["--save", "", "--appendonly", "no"])
-            .arg("--dir")
-            .arg(folder);
+        command.args(["--save", "", "--appendonly", "no"]).arg("--dir").arg(folder);
         if let Some(password) = &settings.password {
             command.args(["--requirepass", password]);
         }

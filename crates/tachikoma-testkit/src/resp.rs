@@ -86,9 +86,7 @@ impl Connection {
         stream.set_read_timeout(Some(deadline))?;
         stream.set_write_timeout(Some(deadline))?;
         stream.set_nodelay(true)?;
-        Ok(Self {
-            reader: BufReader::new(stream),
-        })
+        Ok(Self { reader: BufReader::new(stream) })
     }
 
     /// Sends one command and reads its reply.
@@ -139,11 +137,9 @@ impl Connection {
                 None => Resp::Nil,
             },
             "*" => match length(rest, &line)? {
-                Some(length) => Resp::Array(
-                    (0..length)
-                        .map(|_| self.receive())
-                        .collect::<io::Result<_>>()?,
-                ),
+                Some(length) => {
+                    Resp::Array((0..length).map(|_| self.receive()).collect::<io::Result<_>>()?)
+                }
                 None => Resp::Nil,
             },
             _ => return Err(invalid(&line)),
@@ -168,8 +164,5 @@ fn length(text: &str, line: &str) -> io::Result<Option<usize>> {
 }
 
 fn invalid(line: &str) -> io::Error {
-    io::Error::new(
-        io::ErrorKind::InvalidData,
-        format!("not a RESP2 reply: {line:?}"),
-    )
+    io::Error::new(io::ErrorKind::InvalidData, format!("not a RESP2 reply: {line:?}"))
 }

@@ -11,10 +11,7 @@ pub struct Stopwatch(Instant);
 impl Stopwatch {
     /// Starts measuring now.
     #[must_use]
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the one place where tests read real time"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "the one place where tests read real time")]
     pub fn start() -> Self {
         Self(Instant::now())
     }

@@ -10,11 +10,7 @@ use crate::metadata::{Metadata, Package};
 /// What is not allowed by `xtask/licences.txt`.
 pub(super) fn findings(metadata: &Metadata) -> Result<Vec<Finding>, Failure> {
     let allowed = list("licences.txt")?;
-    Ok(metadata
-        .packages
-        .iter()
-        .filter_map(|package| refusal(package, &allowed))
-        .collect())
+    Ok(metadata.packages.iter().filter_map(|package| refusal(package, &allowed)).collect())
 }
 
 fn refusal(package: &Package, allowed: &[String]) -> Option<Finding> {
@@ -27,19 +23,16 @@ fn refusal(package: &Package, allowed: &[String]) -> Option<Finding> {
     }
     match &package.licence {
         None => Some(format!("{name}: names no licence")),
-        Some(expression) if !satisfied(expression, allowed) => Some(format!(
-            "{name}: {expression} is not allowed by xtask/licences.txt"
-        )),
+        Some(expression) if !satisfied(expression, allowed) => {
+            Some(format!("{name}: {expression} is not allowed by xtask/licences.txt"))
+        }
         Some(_) => None,
     }
 }
 
 /// Whether the allowed licences fulfil an expression; `false` too if it cannot be read.
 fn satisfied(expression: &str, allowed: &[String]) -> bool {
-    let spaced = expression
-        .replace('(', " ( ")
-        .replace(')', " ) ")
-        .replace('/', " OR ");
+    let spaced = expression.replace('(', " ( ").replace(')', " ) ").replace('/', " OR ");
     let mut words = spaced.split_whitespace().peekable();
     let result = alternatives(&mut words, allowed);
     result == Some(true) && words.next().is_none()
@@ -126,10 +119,7 @@ mod tests {
         assert!(refusal(&git, &allowed).is_some_and(|text| text.contains("not from a registry")));
         assert!(refusal(&package(None, None), &allowed).is_some());
         assert_eq!(
-            refusal(
-                &package(Some("MIT"), Some("registry+https://example.com")),
-                &allowed
-            ),
+            refusal(&package(Some("MIT"), Some("registry+https://example.com")), &allowed),
             None
         );
         assert_eq!(refusal(&package(Some("MIT"), None), &allowed), None);

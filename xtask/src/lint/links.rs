@@ -19,11 +19,7 @@ pub(super) fn findings(files: &[TextFile]) -> Result<Vec<Finding>, Failure> {
     for file in files.iter().filter(|file| file.is("md")) {
         for (number, target) in links(&file.text) {
             let (path, heading) = target.split_once('#').unwrap_or((target.as_str(), ""));
-            let full = if path.is_empty() {
-                file.path.clone()
-            } else {
-                join(&file.path, path)
-            };
+            let full = if path.is_empty() { file.path.clone() } else { join(&file.path, path) };
             if file.path == SUMMARY {
                 reached.insert(full.clone());
             }
@@ -35,16 +31,11 @@ pub(super) fn findings(files: &[TextFile]) -> Result<Vec<Finding>, Failure> {
                 && other.is("md")
                 && !has_heading(&other.text, heading)
             {
-                findings.push(format!(
-                    "{}:{number}: {full} has no heading #{heading}",
-                    file.path
-                ));
+                findings.push(format!("{}:{number}: {full} has no heading #{heading}", file.path));
             }
         }
     }
-    let pages = files
-        .iter()
-        .filter(|file| file.path.starts_with("docs/src/") && file.is("md"));
+    let pages = files.iter().filter(|file| file.path.starts_with("docs/src/") && file.is("md"));
     for page in pages.filter(|page| page.path != SUMMARY && !reached.contains(&page.path)) {
         findings.push(format!("{}: is not in {SUMMARY}", page.path));
     }
@@ -84,12 +75,7 @@ pub(super) fn prose(text: &str) -> impl Iterator<Item = (usize, String)> {
             return None;
         }
         // Every second piece is inside backticks.
-        (!fenced).then(|| {
-            (
-                number,
-                line.split('`').step_by(2).collect::<Vec<_>>().join("``"),
-            )
-        })
+        (!fenced).then(|| (number, line.split('`').step_by(2).collect::<Vec<_>>().join("``")))
     })
 }
 
@@ -135,20 +121,14 @@ mod tests {
     use super::*;
 
     fn file(path: &str, text: &str) -> TextFile {
-        TextFile {
-            path: path.into(),
-            text: text.into(),
-        }
+        TextFile { path: path.into(), text: text.into() }
     }
 
     #[test]
     fn links_are_found_in_prose_only() {
         let text =
             "see [a](a.md) and [b](https://b) `[c](c.md)`\n```\n[d](d.md)\n```\n[e]: e.md#x\n";
-        assert_eq!(
-            links(text),
-            [(1, "a.md".to_owned()), (5, "e.md#x".to_owned())]
-        );
+        assert_eq!(links(text), [(1, "a.md".to_owned()), (5, "e.md#x".to_owned())]);
     }
 
     #[test]

@@ -23,40 +23,23 @@ type Finding = String;
 
 /// Runs every check; `false` when one of them found something.
 pub(crate) fn run(report: Report) -> Result<bool, Failure> {
-    let mut session = Session {
-        report,
-        checks: 0,
-        failed: Vec::new(),
-    };
+    let mut session = Session { report, checks: 0, failed: Vec::new() };
     let files = tracked_files()?;
     session.check("layout", || text::findings(&files));
     session.check("spelling", || spelling::findings(&files));
     session.check("links", || links::findings(&files));
     components(report)?;
     session.cargo("format", &mut cargo(&["fmt", "--all", "--check"]));
-    let clippy = [
-        "clippy",
-        "--workspace",
-        "--all-targets",
-        "--",
-        "-D",
-        "warnings",
-    ];
+    let clippy = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
     session.cargo("clippy", &mut cargo(&clippy));
     let mut documents = cargo(&["doc", "--workspace", "--no-deps"]);
-    session.cargo(
-        "documentation",
-        documents.env("RUSTDOCFLAGS", "-D warnings"),
-    );
+    session.cargo("documentation", documents.env("RUSTDOCFLAGS", "-D warnings"));
     let metadata = Metadata::read()?;
     session.check("licences", || licences::findings(&metadata));
     for package in metadata.members().filter(|package| package.is_library()) {
         session.feature_combinations(package);
     }
-    for (package, target) in metadata
-        .targets("test")
-        .filter(|(_, target)| target.is_apart())
-    {
+    for (package, target) in metadata.targets("test").filter(|(_, target)| target.is_apart()) {
         let features = target.required_features.join(",");
         let name = format!("clippy of {} with {features}", target.name);
         let select = ["clippy", "-p", &package.name, "--test", &target.name];
@@ -106,19 +89,9 @@ impl Session {
             combinations.push(public.join(","));
         }
         for features in combinations {
-            let shown = if features.is_empty() {
-                "no features"
-            } else {
-                &features
-            };
+            let shown = if features.is_empty() { "no features" } else { &features };
             let name = format!("{} with {shown}", package.name);
-            let select = [
-                "clippy",
-                "-p",
-                &package.name,
-                "--lib",
-                "--no-default-features",
-            ];
+            let select = ["clippy", "-p", &package.name, "--lib", "--no-default-features"];
             let rest = ["--features", &features, "--", "-D", "warnings"];
             self.cargo(&name, &mut cargo(&[&select[..], &rest].concat()));
         }
@@ -127,10 +100,7 @@ impl Session {
     fn ended(&mut self, name: &str, took: Duration, findings: &[Finding]) {
         self.checks += 1;
         let result = if findings.is_empty() { "ok" } else { "FAILED" };
-        self.report.line(format!(
-            "lint: {name}: {result} ({:.1} s)",
-            took.as_secs_f64()
-        ));
+        self.report.line(format!("lint: {name}: {result} ({:.1} s)", took.as_secs_f64()));
         for finding in findings {
             self.report.line(format!("    {finding}"));
         }
@@ -142,17 +112,11 @@ impl Session {
     fn finish(self) -> bool {
         if self.report.json {
             let failed: Vec<String> = self.failed.iter().map(|name| json::quote(name)).collect();
-            println!(
-                r#"{{"checks":{},"failed":[{}]}}"#,
-                self.checks,
-                failed.join(",")
-            );
+            println!(r#"{{"checks":{},"failed":[{}]}}"#, self.checks, failed.join(","));
         } else {
             let passed = self.checks - self.failed.len();
             println!("lint: {passed} checks passed, {} failed", self.failed.len());
-            self.failed
-                .iter()
-                .for_each(|name| println!("lint: failed: {name}"));
+            self.failed.iter().for_each(|name| println!("lint: failed: {name}"));
         }
         self.failed.is_empty()
     }
@@ -168,16 +132,11 @@ pub(crate) struct TextFile {
 
 impl TextFile {
     fn is(&self, extension: &str) -> bool {
-        self.path
-            .rsplit_once('.')
-            .is_some_and(|(_, own)| own == extension)
+        self.path.rsplit_once('.').is_some_and(|(_, own)| own == extension)
     }
 
     fn numbered_lines(&self) -> impl Iterator<Item = (usize, &str)> {
-        self.text
-            .lines()
-            .zip(1..)
-            .map(|(line, number)| (number, line))
+        self.text.lines().zip(1..).map(|(line, number)| (number, line))
     }
 }
 
@@ -185,28 +144,14 @@ impl TextFile {
 fn tracked_files() -> Result<Vec<TextFile>, Failure> {
     // A checkout that belongs to another user, as in many containers, is fine for a listing.
     let owner = ["-c", "safe.directory=*"];
-    let listing = [
-        "ls-files",
-        "-z",
-        "--cached",
-        "--others",
-        "--exclude-standard",
-    ];
-    let names = output(
-        Command::new("git")
-            .args(owner)
-            .args(listing)
-            .current_dir(root()),
-    )?;
+    let listing = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"];
+    let names = output(Command::new("git").args(owner).args(listing).current_dir(root()))?;
     Ok(names
         .split('\0')
         .filter(|name| !name.is_empty())
         .filter_map(|name| {
             let text = std::fs::read_to_string(root().join(name)).ok()?;
-            Some(TextFile {
-                path: name.to_owned(),
-                text,
-            })
+            Some(TextFile { path: name.to_owned(), text })
         })
         .collect())
 }
@@ -217,10 +162,7 @@ fn list(name: &str) -> Result<Vec<String>, Failure> {
     let text = std::fs::read_to_string(&path)
         .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     let entries = text.lines().map(str::trim);
-    Ok(entries
-        .filter(|line| !line.is_empty() && !line.starts_with('#'))
-        .map(Into::into)
-        .collect())
+    Ok(entries.filter(|line| !line.is_empty() && !line.starts_with('#')).map(Into::into).collect())
 }
 
 /// rustfmt and clippy, which a small Rust installation leaves out.
@@ -229,18 +171,10 @@ fn components(report: Report) -> Result<(), Failure> {
         if output(&mut cargo(&[component, "--version"])).is_ok() {
             continue;
         }
-        let name = if component == "fmt" {
-            "rustfmt"
-        } else {
-            component
-        };
+        let name = if component == "fmt" { "rustfmt" } else { component };
         report.line(format!("lint: installing {name} with rustup"));
-        output(
-            Command::new("rustup")
-                .args(["component", "add", name])
-                .current_dir(root()),
-        )
-        .map_err(|failure| format!("{name} is missing and cannot be installed: {failure}"))?;
+        output(Command::new("rustup").args(["component", "add", name]).current_dir(root()))
+            .map_err(|failure| format!("{name} is missing and cannot be installed: {failure}"))?;
     }
     Ok(())
 }

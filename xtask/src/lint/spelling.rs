@@ -21,18 +21,11 @@ pub(super) fn findings(files: &[TextFile]) -> Result<Vec<Finding>, Failure> {
     }
     let mut findings = Vec::new();
     for file in files.iter().filter(|file| file.is("md") || file.is("rs")) {
-        let comments = if file.is("rs") {
-            comments(&file.text)
-        } else {
-            file.text.clone()
-        };
+        let comments = if file.is("rs") { comments(&file.text) } else { file.text.clone() };
         for (number, line) in prose(&comments) {
             findings.extend(words(&line).filter_map(|word| {
                 let correct = right.get(word.to_lowercase().as_str())?;
-                Some(format!(
-                    "{}:{number}: {word:?}: write {correct:?}",
-                    file.path
-                ))
+                Some(format!("{}:{number}: {word:?}: write {correct:?}", file.path))
             }));
         }
     }
@@ -67,31 +60,16 @@ mod tests {
     }
 
     fn count(path: &str, text: &str) -> usize {
-        let file = TextFile {
-            path: path.into(),
-            text: text.into(),
-        };
+        let file = TextFile { path: path.into(), text: text.into() };
         findings(&[file]).expect("the list can be read").len()
     }
 
     #[test]
     fn words_are_found_in_prose_and_comments_only() {
         let wrong = wrong();
-        assert_eq!(
-            count("a.md", &format!("We {wrong} it. RECEIVED, {wrong}.")),
-            2
-        );
-        assert_eq!(
-            count("a.md", &format!("`{wrong}` https://example.com/{wrong}")),
-            0
-        );
-        assert_eq!(
-            count(
-                "a.rs",
-                &format!("/// {wrong}\nfn {wrong}() {{}}\n// {wrong}")
-            ),
-            2
-        );
+        assert_eq!(count("a.md", &format!("We {wrong} it. RECEIVED, {wrong}.")), 2);
+        assert_eq!(count("a.md", &format!("`{wrong}` https://example.com/{wrong}")), 0);
+        assert_eq!(count("a.rs", &format!("/// {wrong}\nfn {wrong}() {{}}\n// {wrong}")), 2);
         assert_eq!(count("a.toml", &wrong), 0);
     }
 }

@@ -35,10 +35,7 @@ fn too_wide(file: &TextFile) -> impl Iterator<Item = Finding> {
         .filter(|(_, line)| line.chars().count() > WIDEST && !cannot_wrap(line))
         .map(|(number, line)| {
             let width = line.chars().count();
-            format!(
-                "{}:{number}: {width} characters wide, at most {WIDEST}",
-                file.path
-            )
+            format!("{}:{number}: {width} characters wide, at most {WIDEST}", file.path)
         })
 }
 
@@ -53,12 +50,8 @@ fn too_long(file: &TextFile) -> Option<Finding> {
 }
 
 fn no_header(file: &TextFile) -> Option<Finding> {
-    (!file.text.starts_with("//! ")).then(|| {
-        format!(
-            "{}:1: begins without //!: what does this module decide?",
-            file.path
-        )
-    })
+    (!file.text.starts_with("//! "))
+        .then(|| format!("{}:1: begins without //!: what does this module decide?", file.path))
 }
 
 fn named(file: &TextFile, never: &[String]) -> Vec<Finding> {
@@ -74,8 +67,7 @@ fn named(file: &TextFile, never: &[String]) -> Vec<Finding> {
 /// Whether a name occurs where no word runs into it.
 fn stands_alone(line: &str, name: &str) -> bool {
     let word = |character: char| character.is_alphanumeric() || matches!(character, '_' | '.');
-    line.match_indices(name)
-        .any(|(at, _)| !line[..at].ends_with(word))
+    line.match_indices(name).any(|(at, _)| !line[..at].ends_with(word))
 }
 
 #[cfg(test)]
@@ -83,10 +75,7 @@ mod tests {
     use super::*;
 
     fn file(path: &str, text: impl Into<String>) -> TextFile {
-        TextFile {
-            path: path.into(),
-            text: text.into(),
-        }
+        TextFile { path: path.into(), text: text.into() }
     }
 
     #[test]
@@ -95,10 +84,7 @@ mod tests {
         assert_eq!(wide("é".repeat(100)), 0);
         assert_eq!(wide("é".repeat(101)), 1);
         assert_eq!(wide(format!("| {} |", "a".repeat(100))), 0);
-        assert_eq!(
-            wide(format!("[1]: https://example.com/{}", "a".repeat(100))),
-            0
-        );
+        assert_eq!(wide(format!("[1]: https://example.com/{}", "a".repeat(100))), 0);
     }
 
     #[test]

@@ -146,11 +146,7 @@ fn number_before(line: &str, word: &str) -> usize {
     let Some((before, _)) = line.split_once(word) else {
         return 0;
     };
-    before
-        .rsplit(' ')
-        .next()
-        .and_then(|number| number.parse().ok())
-        .unwrap_or(0)
+    before.rsplit(' ').next().and_then(|number| number.parse().ok()).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -191,17 +187,11 @@ test crates/a/src/lib.rs - get (line 30) - compile ... ok
     fn cases_of_cargo_test_are_counted_by_suite_and_store() {
         let count = counted(LIBTEST);
         assert_eq!((count.suites(), count.cases(), count.passed()), (2, 5, 4));
-        assert_eq!(
-            count.stores().collect::<Vec<_>>(),
-            [("memory", 1), ("redis", 1)]
-        );
+        assert_eq!(count.stores().collect::<Vec<_>>(), [("memory", 1), ("redis", 1)]);
         assert_eq!(count.skipped(), 1);
         let failures: Vec<_> = count.failures().collect();
         assert_eq!(failures.len(), 1);
-        assert!(
-            failures[0].ends_with(" conformance::redis::a_value_comes_back"),
-            "{failures:?}"
-        );
+        assert!(failures[0].ends_with(" conformance::redis::a_value_comes_back"), "{failures:?}");
     }
 
     const NEXTEST: &str = "\
@@ -226,10 +216,7 @@ test crates/a/src/lib.rs - get (line 30) - compile ... ok
     fn cases_of_nextest_are_counted_once() {
         let count = counted(NEXTEST);
         assert_eq!((count.suites(), count.cases(), count.passed()), (3, 5, 2));
-        assert_eq!(
-            count.stores().collect::<Vec<_>>(),
-            [("memory", 2), ("redis", 1)]
-        );
+        assert_eq!(count.stores().collect::<Vec<_>>(), [("memory", 2), ("redis", 1)]);
         assert_eq!((count.failed(), count.skipped()), (3, 2));
     }
 }

@@ -24,16 +24,8 @@ impl Floor {
     }
 
     fn parse(text: &str) -> Result<Self, Failure> {
-        let mut floor = Self {
-            suites: 0,
-            cases: 0,
-            stores: 0,
-            per_store: 0,
-        };
-        for line in text
-            .lines()
-            .filter(|line| !line.starts_with('#') && !line.is_empty())
-        {
+        let mut floor = Self { suites: 0, cases: 0, stores: 0, per_store: 0 };
+        for line in text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
             let wrong = || format!("{line:?} is not a name and a number");
             let (name, number) = line.split_once(' ').ok_or_else(wrong)?;
             let number = number.trim().parse().map_err(|_| wrong())?;
@@ -43,9 +35,7 @@ impl Floor {
                 "stores" => floor.stores = number,
                 "per_store" => floor.per_store = number,
                 _ => {
-                    return Err(format!(
-                        "unknown name {name:?}: suites, cases, stores, per_store"
-                    ));
+                    return Err(format!("unknown name {name:?}: suites, cases, stores, per_store"));
                 }
             }
         }
@@ -59,9 +49,7 @@ impl Floor {
             ("cases", count.cases(), self.cases),
             ("stores", count.stores().count(), self.stores),
         ];
-        let per_store = count
-            .stores()
-            .map(|(store, cases)| (store, cases, self.per_store));
+        let per_store = count.stores().map(|(store, cases)| (store, cases, self.per_store));
         totals
             .into_iter()
             .chain(per_store)
@@ -95,17 +83,11 @@ mod tests {
         check("suites 3", &["below the floor: suites 2, at least 3"]);
         check(
             "cases 4\nstores 3",
-            &[
-                "below the floor: cases 3, at least 4",
-                "below the floor: stores 2, at least 3",
-            ],
+            &["below the floor: cases 3, at least 4", "below the floor: stores 2, at least 3"],
         );
         check(
             "per_store 2",
-            &[
-                "below the floor: memory 1, at least 2",
-                "below the floor: redis 1, at least 2",
-            ],
+            &["below the floor: memory 1, at least 2", "below the floor: redis 1, at least 2"],
         );
     }
 

@@ -25,11 +25,7 @@ const EXAMPLE_LIMIT: Duration = Duration::from_mins(1);
 
 /// Runs everything; `false` when a test failed or the floor was missed.
 pub(crate) fn run(report: Report) -> Result<bool, Failure> {
-    let mut session = Session {
-        report,
-        timer: Timer::start(),
-        count: Count::default(),
-    };
+    let mut session = Session { report, timer: Timer::start(), count: Count::default() };
     let floor = Floor::read(&root().join("xtask/floor.txt"))?;
 
     session.heading("what the tests need");
@@ -51,38 +47,23 @@ struct Session {
 
 impl Session {
     fn heading(&self, text: &str) {
-        self.report.line(format!(
-            "\n==> [{:>4} s] {text}",
-            self.timer.elapsed().as_secs()
-        ));
+        self.report.line(format!("\n==> [{:>4} s] {text}", self.timer.elapsed().as_secs()));
     }
 
     fn test_binaries(&mut self) -> Result<(), Failure> {
         if output(&mut cargo(&["nextest", "--version"])).is_ok() {
             self.heading("test binaries, with nextest");
-            self.cargo(&[
-                "nextest",
-                "run",
-                "--workspace",
-                "--no-fail-fast",
-                "--no-tests",
-                "pass",
-            ])
+            self.cargo(&["nextest", "run", "--workspace", "--no-fail-fast", "--no-tests", "pass"])
         } else {
             self.heading("test binaries");
             let targets = ["--lib", "--bins", "--tests", "--examples"];
-            let arguments = ["test", "--workspace", "--no-fail-fast"]
-                .into_iter()
-                .chain(targets);
+            let arguments = ["test", "--workspace", "--no-fail-fast"].into_iter().chain(targets);
             self.cargo(&arguments.collect::<Vec<_>>())
         }
     }
 
     fn targets_apart(&mut self, metadata: &Metadata) -> Result<(), Failure> {
-        for (package, target) in metadata
-            .targets("test")
-            .filter(|(_, target)| target.is_apart())
-        {
+        for (package, target) in metadata.targets("test").filter(|(_, target)| target.is_apart()) {
             let features = target.required_features.join(",");
             self.heading(&format!("{} {} with {features}", package.name, target.name));
             let selection = ["test", "-p", &package.name, "--test", &target.name];
@@ -101,22 +82,14 @@ impl Session {
             if !source.lines().any(|line| line.trim() == RUN_MARK) {
                 continue;
             }
-            let program = metadata
-                .target_directory
-                .join("debug/examples")
-                .join(&target.name);
-            let ended = run_process(
-                Command::new(program).current_dir(root()),
-                EXAMPLE_LIMIT,
-                |_| (),
-            );
+            let program = metadata.target_directory.join("debug/examples").join(&target.name);
+            let ended =
+                run_process(Command::new(program).current_dir(root()), EXAMPLE_LIMIT, |_| ());
             let name = format!("{}::{}", package.name, target.name);
             let passed = ended.as_ref().is_ok_and(|ended| ended.success);
             match &ended {
                 Ok(ended) if passed => self.report.line(format!("    {name} {:.1?}", ended.took)),
-                Ok(ended) => self
-                    .report
-                    .line(format!("    {name} failed\n{}", tail(ended))),
+                Ok(ended) => self.report.line(format!("    {name} failed\n{}", tail(ended))),
                 Err(failure) => self.report.line(format!("    {name} failed: {failure}")),
             }
             self.count.case("examples", &name, passed);
@@ -126,8 +99,7 @@ impl Session {
 
     /// Runs cargo, shows its lines and counts the tests in them.
     fn cargo(&mut self, arguments: &[&str]) -> Result<(), Failure> {
-        self.report
-            .line(format!("    cargo {}", arguments.join(" ")));
+        self.report.line(format!("    cargo {}", arguments.join(" ")));
         let failed_before = self.count.failed();
         let mut counter = count::Reader::default();
         let ended = run_process(&mut cargo(arguments), CARGO_LIMIT, |line| {
@@ -143,28 +115,19 @@ impl Session {
 
     fn finish(self, floor: &Floor) -> bool {
         self.heading("result");
-        let Self {
-            report,
-            timer,
-            count,
-        } = self;
+        let Self { report, timer, count } = self;
         for failed in count.failures() {
             report.line(format!("    failed: {failed}"));
         }
         let mut shortfalls = floor.shortfalls(&count);
         if count.skipped() > 0 {
-            shortfalls.push(format!(
-                "{} cases were skipped: every test runs",
-                count.skipped()
-            ));
+            shortfalls.push(format!("{} cases were skipped: every test runs", count.skipped()));
         }
         for shortfall in &shortfalls {
             report.line(format!("    {shortfall}"));
         }
-        let stores: Vec<String> = count
-            .stores()
-            .map(|(store, cases)| format!("{store} {cases} cases"))
-            .collect();
+        let stores: Vec<String> =
+            count.stores().map(|(store, cases)| format!("{store} {cases} cases")).collect();
         report.line(format!(
             "    {} suites, {} cases, {} stores ({}) in {} s",
             count.suites(),
@@ -185,24 +148,17 @@ impl Session {
 }
 
 fn summary(count: &Count, failed: usize, shortfalls: &[String]) -> String {
-    let stores: Vec<String> = count
-        .stores()
-        .map(|(store, cases)| format!("{}:{cases}", json::quote(store)))
-        .collect();
-    let failures: Vec<String> = count
-        .failures()
-        .chain(shortfalls.iter().map(String::as_str))
-        .map(json::quote)
-        .collect();
+    let stores: Vec<String> =
+        count.stores().map(|(store, cases)| format!("{}:{cases}", json::quote(store))).collect();
+    let failures: Vec<String> =
+        count.failures().chain(shortfalls.iter().map(String::as_str)).map(json::quote).collect();
     let numbers = [
         ("passed", count.passed()),
         ("failed", failed),
         ("suites", count.suites()),
         ("cases", count.cases()),
     ];
-    let numbers = numbers
-        .map(|(name, number)| format!(r#""{name}":{number}"#))
-        .join(",");
+    let numbers = numbers.map(|(name, number)| format!(r#""{name}":{number}"#)).join(",");
     let (stores, failures) = (stores.join(","), failures.join(","));
     format!(r#"{{{numbers},"stores":{{{stores}}},"failures":[{failures}]}}"#)
 }

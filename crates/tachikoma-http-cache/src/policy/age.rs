@@ -28,9 +28,7 @@ pub struct Received {
 ///
 /// [RFC 9111 §4.2.3]: https://www.rfc-editor.org/rfc/rfc9111#section-4.2.3
 pub fn initial_age(received: &Received) -> Duration {
-    let apparent = received
-        .date
-        .map_or(Duration::ZERO, |date| since(date, received.at));
+    let apparent = received.date.map_or(Duration::ZERO, |date| since(date, received.at));
     let on_the_wire = since(received.requested_at, received.at);
     apparent.max(received.age.unwrap_or_default().saturating_add(on_the_wire))
 }
@@ -76,11 +74,7 @@ mod tests {
         for line in lines {
             headers.append(AGE, HeaderValue::from_str(line).unwrap());
         }
-        assert_eq!(
-            read(&headers),
-            expected.map(Duration::from_secs),
-            "{lines:?}"
-        );
+        assert_eq!(read(&headers), expected.map(Duration::from_secs), "{lines:?}");
     }
 
     #[test]
@@ -95,9 +89,7 @@ mod tests {
 
     #[test]
     fn an_age_that_is_no_number_is_ignored() {
-        for line in [
-            "", "-1", "-7200", "1.5", "7200a", "7200;a=b", "\"7200\"", "a, 7200", "+1",
-        ] {
+        for line in ["", "-1", "-7200", "1.5", "7200a", "7200;a=b", "\"7200\"", "a, 7200", "+1"] {
             check_read(&[line], None);
         }
     }
@@ -118,11 +110,7 @@ mod tests {
             date: date.map(at),
             age: age.map(Duration::from_secs),
         };
-        assert_eq!(
-            initial_age(&received),
-            Duration::from_secs(expected),
-            "{received:?}"
-        );
+        assert_eq!(initial_age(&received), Duration::from_secs(expected), "{received:?}");
     }
 
     #[test]
@@ -144,10 +132,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_stepped_back_counts_no_time() {
-        assert_eq!(
-            current_age(Duration::from_secs(5), at(100), at(50)),
-            Duration::from_secs(5)
-        );
+        assert_eq!(current_age(Duration::from_secs(5), at(100), at(50)), Duration::from_secs(5));
     }
 
     proptest! {

@@ -61,11 +61,7 @@ fn usual_case(text: &str) -> String {
     let mut usual: String = text
         .chars()
         .map(|c| {
-            let cased = if start_of_word {
-                c.to_ascii_uppercase()
-            } else {
-                c.to_ascii_lowercase()
-            };
+            let cased = if start_of_word { c.to_ascii_uppercase() } else { c.to_ascii_lowercase() };
             start_of_word = !c.is_ascii_alphabetic();
             cased
         })
@@ -144,10 +140,7 @@ mod tests {
         headers.append(EXPIRES, example.clone());
         headers.append(EXPIRES, example);
         assert!(matches!(read(&headers, &EXPIRES), DateField::At(_)));
-        headers.append(
-            EXPIRES,
-            HeaderValue::from_static("Sun, 06 Nov 1994 08:49:38 GMT"),
-        );
+        headers.append(EXPIRES, HeaderValue::from_static("Sun, 06 Nov 1994 08:49:38 GMT"));
         assert_eq!(read(&headers, &EXPIRES), DateField::Invalid);
         headers.insert(EXPIRES, HeaderValue::from_static("0"));
         assert_eq!(read(&headers, &EXPIRES), DateField::Invalid);

@@ -220,12 +220,7 @@ pub enum Decision {
 impl Decision {
     /// Went on to the origin, and the cache takes no part in it.
     pub fn bypass(why: Bypass) -> Self {
-        Self::Forwarded {
-            why: Forward::Bypass(why),
-            status: None,
-            collapsed: false,
-            stored: None,
-        }
+        Self::Forwarded { why: Forward::Bypass(why), status: None, collapsed: false, stored: None }
     }
 
     /// The label of its metric.
@@ -234,17 +229,9 @@ impl Decision {
             Self::Hit { .. } => "hit",
             Self::Stale { .. } => "stale",
             Self::OnlyIfCached => "only-if-cached",
-            Self::Forwarded {
-                why: Forward::Bypass(_),
-                ..
-            } => "bypass",
-            Self::Forwarded {
-                collapsed: true, ..
-            } => "collapsed",
-            Self::Forwarded {
-                status: Some(StatusCode::NOT_MODIFIED),
-                ..
-            } => "revalidated",
+            Self::Forwarded { why: Forward::Bypass(_), .. } => "bypass",
+            Self::Forwarded { collapsed: true, .. } => "collapsed",
+            Self::Forwarded { status: Some(StatusCode::NOT_MODIFIED), .. } => "revalidated",
             Self::Forwarded { .. } => "miss",
         }
     }

@@ -131,9 +131,7 @@ impl ResponseDirectives {
             "s-maxage" => shortest(&mut self.s_maxage, value),
             "stale-while-revalidate" => shortest(&mut self.stale_while_revalidate, value),
             "stale-if-error" => shortest(&mut self.stale_if_error, value),
-            _ => self
-                .unknown
-                .push((directive.name.clone(), directive.value.clone())),
+            _ => self.unknown.push((directive.name.clone(), directive.value.clone())),
         }
     }
 

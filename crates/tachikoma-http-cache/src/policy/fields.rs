@@ -49,12 +49,7 @@ pub fn remove_connection_fields(headers: &mut HeaderMap) {
 /// [RFC 9111 §3.1]: https://www.rfc-editor.org/rfc/rfc9111#section-3.1
 pub fn remove_unstored(headers: &mut HeaderMap, directives: &ResponseDirectives) {
     remove_connection_fields(headers);
-    for name in directives
-        .private
-        .fields()
-        .iter()
-        .chain(directives.no_cache.fields())
-    {
+    for name in directives.private.fields().iter().chain(directives.no_cache.fields()) {
         headers.remove(name);
     }
     for name in [SET_COOKIE, AGE] {

@@ -11,9 +11,7 @@ use http::{
 ///
 /// [RFC 9110 §9.2.1]: https://www.rfc-editor.org/rfc/rfc9110#section-9.2.1
 pub fn is_unsafe(method: &Method) -> bool {
-    let safe = [
-        "GET", "HEAD", "OPTIONS", "TRACE", "QUERY", "PROPFIND", "REPORT", "SEARCH",
-    ];
+    let safe = ["GET", "HEAD", "OPTIONS", "TRACE", "QUERY", "PROPFIND", "REPORT", "SEARCH"];
     !safe.contains(&method.as_str())
 }
 
@@ -36,10 +34,7 @@ pub fn invalidated(
     let mut uris = vec![target.clone()];
     for name in [LOCATION, CONTENT_LOCATION] {
         for value in response.get_all(name) {
-            let named = value
-                .to_str()
-                .ok()
-                .and_then(|reference| resolve(target, reference.trim()));
+            let named = value.to_str().ok().and_then(|reference| resolve(target, reference.trim()));
             uris.extend(named.filter(|uri| is_same_origin(target, uri) && uri != target));
         }
     }
@@ -76,10 +71,7 @@ pub fn resolve(base: &Uri, reference: &str) -> Option<Uri> {
     } else if path.starts_with('/') {
         (without_dot_segments(path), query)
     } else {
-        let folder = base
-            .path()
-            .rsplit_once('/')
-            .map_or("", |(folder, _)| folder);
+        let folder = base.path().rsplit_once('/').map_or("", |(folder, _)| folder);
         (without_dot_segments(&format!("{folder}/{path}")), query)
     };
     let query = query.map_or_else(String::new, |query| format!("?{query}"));
@@ -90,9 +82,7 @@ pub fn resolve(base: &Uri, reference: &str) -> Option<Uri> {
 fn has_scheme(reference: &str) -> bool {
     reference.split_once(':').is_some_and(|(scheme, _)| {
         scheme.starts_with(|c: char| c.is_ascii_alphabetic())
-            && scheme
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
+            && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
     })
 }
 
@@ -154,10 +144,7 @@ mod tests {
     fn uris(method: &str, status: u16, fields: &[(&'static str, &'static str)]) -> Vec<String> {
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
-            headers.append(
-                HeaderName::from_static(name),
-                HeaderValue::from_static(value),
-            );
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
         let target = "http://shop.test/cart?id=1".parse().unwrap();
         let status = StatusCode::from_u16(status).unwrap();
@@ -170,11 +157,7 @@ mod tests {
     fn an_unsafe_request_that_succeeds_invalidates_its_target() {
         for method in ["POST", "PUT", "DELETE", "PATCH", "FROBNICATE"] {
             for status in [200, 204, 301, 302, 303] {
-                assert_eq!(
-                    uris(method, status, &[]),
-                    ["http://shop.test/cart?id=1"],
-                    "{method}"
-                );
+                assert_eq!(uris(method, status, &[]), ["http://shop.test/cart?id=1"], "{method}");
             }
             for status in [400, 404, 409, 500, 503] {
                 assert!(uris(method, status, &[]).is_empty(), "{method} {status}");
@@ -187,29 +170,15 @@ mod tests {
 
     #[test]
     fn only_the_same_origin_goes_with_it() {
-        let own = [
-            ("location", "/orders/7"),
-            ("content-location", "http://SHOP.test/orders"),
-        ];
+        let own = [("location", "/orders/7"), ("content-location", "http://SHOP.test/orders")];
         assert_eq!(
             uris("POST", 201, &own),
-            [
-                "http://shop.test/cart?id=1",
-                "http://shop.test/orders/7",
-                "http://SHOP.test/orders"
-            ]
+            ["http://shop.test/cart?id=1", "http://shop.test/orders/7", "http://SHOP.test/orders"]
         );
-        for foreign in [
-            "http://other.test/",
-            "//other.test/",
-            "https://shop.test/",
-            "http://shop.test:81/",
-        ] {
-            assert_eq!(
-                uris("POST", 201, &[("location", foreign)]).len(),
-                1,
-                "{foreign}"
-            );
+        for foreign in
+            ["http://other.test/", "//other.test/", "https://shop.test/", "http://shop.test:81/"]
+        {
+            assert_eq!(uris("POST", 201, &[("location", foreign)]).len(), 1, "{foreign}");
         }
     }
 

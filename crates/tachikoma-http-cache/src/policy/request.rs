@@ -92,10 +92,7 @@ pub fn always_selecting(headers: &HeaderMap, options: &Options) -> Vec<HeaderNam
 
 /// `Content-Length: 0` on a GET is odd but says that nothing follows.
 fn states_a_length(headers: &HeaderMap) -> bool {
-    headers
-        .get_all(CONTENT_LENGTH)
-        .iter()
-        .any(|value| value.as_bytes() != b"0")
+    headers.get_all(CONTENT_LENGTH).iter().any(|value| value.as_bytes() != b"0")
 }
 
 /// The sizes at which many origins refuse a head that others let pass (cache-poisoned denial

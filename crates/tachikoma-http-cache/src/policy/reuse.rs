@@ -50,9 +50,7 @@ impl Terms {
     /// `keep_stale` where it can be validated or a request may accept it.
     pub fn worth_keeping(&self, now: SystemTime, keep_stale: Duration) -> Duration {
         let fresh = self.lifetime.saturating_sub(self.age(now));
-        let after = keep_stale
-            .max(self.stale_while_revalidate)
-            .max(self.stale_if_error);
+        let after = keep_stale.max(self.stale_while_revalidate).max(self.stale_if_error);
         fresh.saturating_add(after)
     }
 }
@@ -101,25 +99,16 @@ pub fn reuse(terms: &Terms, request: &RequestFacts, now: SystemTime) -> Reuse {
         return Reuse::Validate { fresh };
     }
     // The request may shorten the lifetime, never lengthen it. `max-age=0` means "ask the origin".
-    let lifetime = asked
-        .max_age
-        .map_or(terms.lifetime, |max| max.min(terms.lifetime));
+    let lifetime = asked.max_age.map_or(terms.lifetime, |max| max.min(terms.lifetime));
     let needed = age.saturating_add(asked.min_fresh.unwrap_or_default());
     if lifetime > age && lifetime >= needed {
-        return Reuse::Fresh {
-            ttl: terms.lifetime.saturating_sub(age),
-        };
+        return Reuse::Fresh { ttl: terms.lifetime.saturating_sub(age) };
     }
     match stale_use(terms, request, age, lifetime) {
         Some(_) if lifetime > age => Reuse::Validate { fresh },
-        Some(allowed) if !fresh => Reuse::Stale {
-            by: age.saturating_sub(terms.lifetime),
-            allowed,
-        },
+        Some(allowed) if !fresh => Reuse::Stale { by: age.saturating_sub(terms.lifetime), allowed },
         // Fresh in itself, and `max-stale` lifts the request's own `max-age`.
-        Some(_) => Reuse::Fresh {
-            ttl: terms.lifetime.saturating_sub(age),
-        },
+        Some(_) => Reuse::Fresh { ttl: terms.lifetime.saturating_sub(age) },
         None => Reuse::Validate { fresh },
     }
 }
@@ -154,11 +143,7 @@ pub fn stale_if_error(terms: &Terms, request: &RequestFacts, now: SystemTime) ->
     if terms.forbids_stale || terms.always_validate || request.directives.no_cache {
         return None;
     }
-    let allowed = request
-        .directives
-        .stale_if_error
-        .unwrap_or_default()
-        .max(terms.stale_if_error);
+    let allowed = request.directives.stale_if_error.unwrap_or_default().max(terms.stale_if_error);
     let stale_for = terms.age(now).saturating_sub(terms.lifetime);
     (stale_for < allowed).then_some(stale_for)
 }

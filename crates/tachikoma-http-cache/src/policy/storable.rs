@@ -54,10 +54,8 @@ pub fn storable(
     credentials_allow(request, &response.directives)?;
     let always = always_selecting(request_headers, options);
     let selector = Selector::of(response.vary.with(&always)?, request_headers)?;
-    if let Some(name) = request
-        .denied
-        .iter()
-        .find(|name| !selector.covers(std::slice::from_ref(*name)))
+    if let Some(name) =
+        request.denied.iter().find(|name| !selector.covers(std::slice::from_ref(*name)))
     {
         return Err(Refusal::Unkeyed(name.clone()));
     }
@@ -96,11 +94,7 @@ fn status_allows(response: &ResponseFacts) -> Result<(), Refusal> {
             | 431
             | 511
     );
-    if never || response.has_content_range {
-        Err(Refusal::Status)
-    } else {
-        Ok(())
-    }
+    if never || response.has_content_range { Err(Refusal::Status) } else { Ok(()) }
 }
 
 /// `no-store`, `private` and `must-understand` (RFC 9111 §5.2.2.3, §5.2.2.5, §5.2.2.7).
@@ -114,11 +108,7 @@ fn directives_allow(response: &ResponseFacts) -> Result<(), Refusal> {
     } else if directives.no_store {
         return Err(Refusal::NoStore);
     }
-    if directives.private == Scope::Whole {
-        Err(Refusal::Private)
-    } else {
-        Ok(())
-    }
+    if directives.private == Scope::Whole { Err(Refusal::Private) } else { Ok(()) }
 }
 
 /// The status codes whose caching rules this cache follows.
@@ -142,11 +132,7 @@ fn credentials_allow(
     if request.has_authorization && !shared && !directives.must_revalidate {
         return Err(Refusal::Authorization);
     }
-    if request.has_cookie && !shared {
-        Err(Refusal::Cookie)
-    } else {
-        Ok(())
-    }
+    if request.has_cookie && !shared { Err(Refusal::Cookie) } else { Ok(()) }
 }
 
 fn is_shared(directives: &ResponseDirectives) -> bool {
@@ -167,11 +153,7 @@ fn usable_terms(
     }
     let forbids_stale = directives.forbids_stale();
     let window = |stated: Option<std::time::Duration>| {
-        if forbids_stale {
-            std::time::Duration::ZERO
-        } else {
-            stated.unwrap_or_default()
-        }
+        if forbids_stale { std::time::Duration::ZERO } else { stated.unwrap_or_default() }
     };
     let terms = Terms {
         received_at: received.at,

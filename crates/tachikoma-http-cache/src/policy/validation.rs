@@ -44,15 +44,10 @@ impl ETag {
         let end = inner.iter().position(|b| *b == b'"')?;
         let opaque = &inner[..end];
         let is_tag_char = |b: &u8| *b == 0x21 || (0x23..=0x7e).contains(b) || *b >= 0x80;
-        opaque.iter().all(is_tag_char).then(|| {
-            (
-                Self {
-                    weak,
-                    opaque: opaque.to_vec(),
-                },
-                &inner[end + 1..],
-            )
-        })
+        opaque
+            .iter()
+            .all(is_tag_char)
+            .then(|| (Self { weak, opaque: opaque.to_vec() }, &inner[end + 1..]))
     }
 
     /// The weak comparison ([RFC 9110 §8.8.3.2]).
@@ -91,9 +86,7 @@ impl Validators {
 /// [RFC 9111 §4.3.1]: https://www.rfc-editor.org/rfc/rfc9111#section-4.3.1
 pub fn ask(request: &mut HeaderMap, stored: &HeaderMap, validators: &Validators) {
     let etag = stored.get(ETAG).filter(|_| validators.etag.is_some());
-    let modified = stored
-        .get(LAST_MODIFIED)
-        .filter(|_| validators.last_modified.is_some());
+    let modified = stored.get(LAST_MODIFIED).filter(|_| validators.last_modified.is_some());
     for (name, value) in [(IF_NONE_MATCH, etag), (IF_MODIFIED_SINCE, modified)] {
         request.remove(&name);
         if let Some(value) = value {
@@ -107,14 +100,10 @@ pub fn ask(request: &mut HeaderMap, stored: &HeaderMap, validators: &Validators)
 /// [RFC 9111 §4.3.4]: https://www.rfc-editor.org/rfc/rfc9111#section-4.3.4
 pub fn confirms(stored: &Validators, answer: &Validators) -> bool {
     match (&answer.etag, answer.last_modified) {
-        (Some(tag), _) if tag.weak => stored
-            .etag
-            .as_ref()
-            .is_some_and(|stored| stored.weakly_equals(tag)),
-        (Some(tag), _) => stored
-            .etag
-            .as_ref()
-            .is_some_and(|stored| stored.strongly_equals(tag)),
+        (Some(tag), _) if tag.weak => {
+            stored.etag.as_ref().is_some_and(|stored| stored.weakly_equals(tag))
+        }
+        (Some(tag), _) => stored.etag.as_ref().is_some_and(|stored| stored.strongly_equals(tag)),
         (None, Some(modified)) => stored.last_modified.is_none_or(|stored| stored == modified),
         // It names no version: it can only mean the one that was asked about.
         (None, None) => true,
@@ -165,10 +154,7 @@ pub fn is_unchanged_for(
         return false;
     }
     if request.contains_key(IF_NONE_MATCH) {
-        return request
-            .get_all(IF_NONE_MATCH)
-            .iter()
-            .any(|line| names(line, stored.etag.as_ref()));
+        return request.get_all(IF_NONE_MATCH).iter().any(|line| names(line, stored.etag.as_ref()));
     }
     let since = date::read(request, &IF_MODIFIED_SINCE).valid();
     match (since, stored.last_modified.or(date)) {

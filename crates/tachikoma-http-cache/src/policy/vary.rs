@@ -31,11 +31,7 @@ impl Vary {
     pub fn read(headers: &HeaderMap) -> Self {
         let (mut fields, mut valid) = (Vec::new(), true);
         for line in headers.get_all(VARY) {
-            for member in line
-                .as_bytes()
-                .split(|b| *b == b',')
-                .map(<[u8]>::trim_ascii)
-            {
+            for member in line.as_bytes().split(|b| *b == b',').map(<[u8]>::trim_ascii) {
                 match HeaderName::from_bytes(member) {
                     // `*` is a valid field name to the parser, and so is any list with it in.
                     _ if member == b"*" => return Self::Star,
@@ -47,11 +43,7 @@ impl Vary {
         }
         fields.sort_by(|a, b| a.as_str().cmp(b.as_str()));
         fields.dedup();
-        if valid && fields.len() <= MAX_FIELDS {
-            Self::Fields(fields)
-        } else {
-            Self::Invalid
-        }
+        if valid && fields.len() <= MAX_FIELDS { Self::Fields(fields) } else { Self::Invalid }
     }
 
     /// The names, with `always` among them, or why such a response is never selected.
@@ -96,25 +88,19 @@ impl Selector {
             let value = combined(request, &name);
             (name, value)
         });
-        Ok(Self {
-            fields: fields.collect(),
-        })
+        Ok(Self { fields: fields.collect() })
     }
 
     /// Whether a request selects this response ([RFC 9111 §4.1]).
     ///
     /// [RFC 9111 §4.1]: https://www.rfc-editor.org/rfc/rfc9111#section-4.1
     pub fn matches(&self, request: &HeaderMap) -> bool {
-        self.fields
-            .iter()
-            .all(|(name, value)| same(request, name, value.as_deref()))
+        self.fields.iter().all(|(name, value)| same(request, name, value.as_deref()))
     }
 
     /// Whether each of these request headers takes part in the selection.
     pub fn covers(&self, names: &[HeaderName]) -> bool {
-        names
-            .iter()
-            .all(|name| self.fields.iter().any(|(known, _)| known == name))
+        names.iter().all(|name| self.fields.iter().any(|(known, _)| known == name))
     }
 }
 
@@ -122,11 +108,8 @@ impl Selector {
 ///
 /// [RFC 9110 §5.3]: https://www.rfc-editor.org/rfc/rfc9110#section-5.3
 fn combined(headers: &HeaderMap, name: &HeaderName) -> Option<Vec<u8>> {
-    let lines: Vec<&[u8]> = headers
-        .get_all(name)
-        .iter()
-        .map(|line| line.as_bytes().trim_ascii())
-        .collect();
+    let lines: Vec<&[u8]> =
+        headers.get_all(name).iter().map(|line| line.as_bytes().trim_ascii()).collect();
     (!lines.is_empty()).then(|| lines.join(&b", "[..]))
 }
 
@@ -164,12 +147,7 @@ mod tests {
     }
 
     fn fields(names: &[&'static str]) -> Vary {
-        Vary::Fields(
-            names
-                .iter()
-                .map(|name| HeaderName::from_static(name))
-                .collect(),
-        )
+        Vary::Fields(names.iter().map(|name| HeaderName::from_static(name)).collect())
     }
 
     #[test]
@@ -183,13 +161,7 @@ mod tests {
 
     #[test]
     fn a_star_anywhere_selects_nothing() {
-        for lines in [
-            &["*"][..],
-            &["foo, *"],
-            &["foo", " * "],
-            &["*", "foo"],
-            &["a b", "*"],
-        ] {
+        for lines in [&["*"][..], &["foo, *"], &["foo", " * "], &["*", "foo"], &["a b", "*"]] {
             assert_eq!(vary(lines), Vary::Star, "{lines:?}");
         }
     }
@@ -203,10 +175,7 @@ mod tests {
     }
 
     fn selector(names: &[&'static str], request: &HeaderMap) -> Selector {
-        let names = names
-            .iter()
-            .map(|name| HeaderName::from_static(name))
-            .collect();
+        let names = names.iter().map(|name| HeaderName::from_static(name)).collect();
         Selector::of(names, request).unwrap()
     }
 

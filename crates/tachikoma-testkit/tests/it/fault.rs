@@ -21,9 +21,7 @@ fn echo() -> u16 {
 
 fn connect(proxy: &FaultProxy) -> TcpStream {
     let stream = TcpStream::connect(("127.0.0.1", proxy.port())).expect("the proxy accepts");
-    stream
-        .set_read_timeout(Some(Duration::from_secs(5)))
-        .expect("a socket option");
+    stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a socket option");
     stream
 }
 
@@ -58,18 +56,11 @@ fn a_stall_answers_nothing_and_lets_go_afterwards() {
     let proxy = FaultProxy::to(echo());
     let mut stream = connect(&proxy);
     proxy.set(Fault::Stall);
-    stream
-        .set_read_timeout(Some(Duration::from_millis(100)))
-        .expect("a socket option");
+    stream.set_read_timeout(Some(Duration::from_millis(100))).expect("a socket option");
     assert!(echoed(&mut stream, "hello").is_err());
     proxy.set(Fault::Pass);
-    stream
-        .set_read_timeout(Some(Duration::from_secs(5)))
-        .expect("a socket option");
-    assert_eq!(
-        echoed(&mut stream, "hello").expect("the bytes held back"),
-        "hello"
-    );
+    stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a socket option");
+    assert_eq!(echoed(&mut stream, "hello").expect("the bytes held back"), "hello");
 }
 
 #[test]
@@ -82,24 +73,15 @@ fn refusing_closes_what_is_open_and_refuses_what_comes() {
     let refused = TcpStream::connect(("127.0.0.1", proxy.port())).expect_err("it is refused");
     assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
     proxy.set(Fault::Pass);
-    assert_eq!(
-        echoed(&mut connect(&proxy), "hello").expect("an echo"),
-        "hello"
-    );
+    assert_eq!(echoed(&mut connect(&proxy), "hello").expect("an echo"), "hello");
 }
 
 #[test]
 fn a_cut_ends_the_connection_after_that_many_bytes() {
     let proxy = FaultProxy::to(echo());
     proxy.set(Fault::CutAfter(3));
-    assert_eq!(
-        echoed(&mut connect(&proxy), "hello").expect("a part"),
-        "hel"
-    );
-    assert_eq!(
-        echoed(&mut connect(&proxy), "again").expect("a part"),
-        "aga"
-    );
+    assert_eq!(echoed(&mut connect(&proxy), "hello").expect("a part"), "hel");
+    assert_eq!(echoed(&mut connect(&proxy), "again").expect("a part"), "aga");
 }
 
 #[test]
@@ -117,15 +99,8 @@ fn a_throttle_slows_replies_down() {
     let proxy = FaultProxy::to(echo());
     proxy.set(Fault::Throttle(20));
     let timer = Stopwatch::start();
-    assert_eq!(
-        echoed(&mut connect(&proxy), "hello").expect("an echo"),
-        "hello"
-    );
-    assert!(
-        timer.elapsed() >= Duration::from_millis(250),
-        "{:?}",
-        timer.elapsed()
-    );
+    assert_eq!(echoed(&mut connect(&proxy), "hello").expect("an echo"), "hello");
+    assert!(timer.elapsed() >= Duration::from_millis(250), "{:?}", timer.elapsed());
 }
 
 #[test]
@@ -135,8 +110,5 @@ fn dropping_connections_leaves_the_proxy_open_for_new_ones() {
     assert_eq!(echoed(&mut stream, "hello").expect("an echo"), "hello");
     proxy.drop_connections();
     assert_ne!(echoed(&mut stream, "hello").unwrap_or_default(), "hello");
-    assert_eq!(
-        echoed(&mut connect(&proxy), "hello").expect("an echo"),
-        "hello"
-    );
+    assert_eq!(echoed(&mut connect(&proxy), "hello").expect("an echo"), "hello");
 }

@@ -83,21 +83,15 @@ fn directive(member: &str) -> Option<Directive> {
 }
 
 fn unquote(value: &str) -> String {
-    let Some(inner) = value
-        .strip_prefix('"')
-        .and_then(|rest| rest.strip_suffix('"'))
-        .filter(|_| value.len() > 1)
+    let Some(inner) =
+        value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).filter(|_| value.len() > 1)
     else {
         return value.to_owned();
     };
     let mut unquoted = String::with_capacity(inner.len());
     let mut chars = inner.chars();
     while let Some(c) = chars.next() {
-        unquoted.push(if c == '\\' {
-            chars.next().unwrap_or('\\')
-        } else {
-            c
-        });
+        unquoted.push(if c == '\\' { chars.next().unwrap_or('\\') } else { c });
     }
     unquoted
 }

@@ -44,9 +44,8 @@ fn max_age_is_read_in_every_spelling() {
 
 #[test]
 fn a_value_that_is_no_number_counts_as_zero() {
-    for value in [
-        "", "-1", "+5", "1.5", "60a", "a60", "'60'", "\"60", "60;x=1", "0x10", "1e3", "٣",
-    ] {
+    for value in ["", "-1", "+5", "1.5", "60a", "a60", "'60'", "\"60", "60;x=1", "0x10", "1e3", "٣"]
+    {
         check_max_age(&format!("max-age={value}"), secs(0));
     }
     check_max_age("max-age", secs(0));
@@ -98,20 +97,12 @@ fn a_prohibition_is_seen_however_it_is_written() {
 fn private_and_no_cache_may_name_fields() {
     let fields = |line: &str| response(line).private;
     let named = |names: &[&'static str]| {
-        Scope::Fields(
-            names
-                .iter()
-                .map(|name| HeaderName::from_static(name))
-                .collect(),
-        )
+        Scope::Fields(names.iter().map(|name| HeaderName::from_static(name)).collect())
     };
     assert_eq!(fields("private=\"x-user\""), named(&["x-user"]));
     assert_eq!(fields("private=\"X-User, x-b\""), named(&["x-user", "x-b"]));
     assert_eq!(fields("private=x-user"), named(&["x-user"]));
-    assert_eq!(
-        fields("private=\"x-a\", private=\"x-b\""),
-        named(&["x-a", "x-b"])
-    );
+    assert_eq!(fields("private=\"x-a\", private=\"x-b\""), named(&["x-a", "x-b"]));
     for whole in [
         "private",
         "private=",
@@ -132,10 +123,7 @@ fn unknown_directives_are_kept() {
     let read = response("community=\"UCI\", max-age=1, Foo");
     assert_eq!(
         read.unknown,
-        [
-            ("community".to_owned(), Some("UCI".to_owned())),
-            ("foo".to_owned(), None)
-        ]
+        [("community".to_owned(), Some("UCI".to_owned())), ("foo".to_owned(), None)]
     );
 }
 
@@ -152,25 +140,14 @@ fn pragma_counts_only_without_cache_control() {
 fn the_directives_of_a_request_are_read() {
     let read = request("no-store, no-cache, only-if-cached, max-age=5, max-stale");
     assert!(read.no_store && read.no_cache && read.only_if_cached);
-    assert_eq!(
-        (read.max_age, read.max_stale),
-        (secs(5), Some(MaxStale::Any))
-    );
-    assert_eq!(
-        request("max-stale=x").max_stale,
-        Some(MaxStale::For(Duration::ZERO))
-    );
+    assert_eq!((read.max_age, read.max_stale), (secs(5), Some(MaxStale::Any)));
+    assert_eq!(request("max-stale=x").max_stale, Some(MaxStale::For(Duration::ZERO)));
     assert_eq!(request("min-fresh=x").min_fresh, secs(1 << 31));
 }
 
 #[test]
 fn four_directives_forbid_stale_reuse() {
-    for line in [
-        "must-revalidate",
-        "proxy-revalidate",
-        "s-maxage=5",
-        "no-cache",
-    ] {
+    for line in ["must-revalidate", "proxy-revalidate", "s-maxage=5", "no-cache"] {
         assert!(response(line).forbids_stale(), "{line:?}");
     }
     for line in ["max-age=5", "public", "no-cache=\"x-a\"", "immutable"] {

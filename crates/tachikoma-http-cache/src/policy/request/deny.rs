@@ -80,11 +80,7 @@ enum Kind {
 
 fn kind(name: &HeaderName) -> Option<Kind> {
     let name = name.as_str();
-    if OVERRIDES.contains(&name)
-        || OVERRIDE_PREFIXES
-            .iter()
-            .any(|start| name.starts_with(start))
-    {
+    if OVERRIDES.contains(&name) || OVERRIDE_PREFIXES.iter().any(|start| name.starts_with(start)) {
         Some(Kind::Override)
     } else if CLIENT.contains(&name) {
         Some(Kind::Client)
@@ -116,8 +112,5 @@ pub(super) fn keyed<'a>(
     options: &Options,
 ) -> impl Iterator<Item = HeaderName> + use<'a> {
     let keyed = options.forwarded == Forwarded::Keyed;
-    headers
-        .keys()
-        .filter(move |name| keyed && matches!(kind(name), Some(Kind::Routing)))
-        .cloned()
+    headers.keys().filter(move |name| keyed && matches!(kind(name), Some(Kind::Routing))).cloned()
 }

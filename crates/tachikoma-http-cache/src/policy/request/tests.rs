@@ -21,11 +21,7 @@ fn get(fields: &[(&str, &str)], options: &Options) -> Result<RequestFacts, Bypas
 
 #[track_caller]
 fn check_bypass(fields: &[(&str, &str)], expected: Bypass) {
-    assert_eq!(
-        get(fields, &Options::default()),
-        Err(expected),
-        "{fields:?}"
-    );
+    assert_eq!(get(fields, &Options::default()), Err(expected), "{fields:?}");
 }
 
 #[test]
@@ -33,9 +29,7 @@ fn only_get_and_head_use_the_cache() {
     let admit = |method: Method| admit(&method, &HeaderMap::new(), false, &Options::default());
     assert!(!admit(Method::GET).unwrap().head);
     assert!(admit(Method::HEAD).unwrap().head);
-    for method in [
-        "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "PURGE", "QUERY", "get",
-    ] {
+    for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "PURGE", "QUERY", "get"] {
         let method = Method::from_bytes(method.as_bytes()).unwrap();
         assert_eq!(admit(method.clone()), Err(Bypass::Method), "{method}");
     }
@@ -84,33 +78,17 @@ fn headers_that_override_or_forward_are_denied_by_default() {
         "Sec-Purpose",
         "X-Real-IP",
     ] {
-        assert_eq!(
-            denied(&[(name, "x")], &Options::default()),
-            [name.to_lowercase()]
-        );
+        assert_eq!(denied(&[(name, "x")], &Options::default()), [name.to_lowercase()]);
     }
 }
 
 #[test]
 fn a_proxy_in_front_can_be_trusted_with_forwarding_but_not_with_overrides() {
-    let fields = [
-        ("x-forwarded-host", "a"),
-        ("x-forwarded-for", "b"),
-        ("x-rewrite-url", "/c"),
-    ];
-    let keyed = Options {
-        forwarded: Forwarded::Keyed,
-        ..Options::default()
-    };
+    let fields = [("x-forwarded-host", "a"), ("x-forwarded-for", "b"), ("x-rewrite-url", "/c")];
+    let keyed = Options { forwarded: Forwarded::Keyed, ..Options::default() };
     assert_eq!(denied(&fields, &keyed), ["x-rewrite-url"]);
-    assert_eq!(
-        always_selecting(&headers(&fields), &keyed),
-        ["x-forwarded-host"]
-    );
-    let own = Options {
-        forwarded: Forwarded::Overwritten,
-        ..Options::default()
-    };
+    assert_eq!(always_selecting(&headers(&fields), &keyed), ["x-forwarded-host"]);
+    let own = Options { forwarded: Forwarded::Overwritten, ..Options::default() };
     assert_eq!(denied(&fields, &own), ["x-rewrite-url"]);
     assert!(always_selecting(&headers(&fields), &own).is_empty());
 }
@@ -118,10 +96,7 @@ fn a_proxy_in_front_can_be_trusted_with_forwarding_but_not_with_overrides() {
 #[test]
 fn a_header_in_the_key_is_not_denied() {
     let name = HeaderName::from_static("sec-purpose");
-    let options = Options {
-        key_headers: vec![name.clone()],
-        ..Options::default()
-    };
+    let options = Options { key_headers: vec![name.clone()], ..Options::default() };
     assert!(denied(&[("sec-purpose", "prefetch")], &options).is_empty());
     assert_eq!(always_selecting(&HeaderMap::new(), &options), [name]);
 }
@@ -129,37 +104,17 @@ fn a_header_in_the_key_is_not_denied() {
 #[test]
 fn a_huge_head_is_marked() {
     let options = Options::default();
-    assert!(
-        !get(&[("x-a", &"a".repeat(8_000))], &options)
-            .unwrap()
-            .oversize
-    );
-    assert!(
-        get(&[("x-a", &"a".repeat(8_192))], &options)
-            .unwrap()
-            .oversize
-    );
-    let many: Vec<_> = ["x-a", "x-b", "x-c", "x-d", "x-e"]
-        .map(|n| (n, "a".repeat(7_000)))
-        .into();
-    let many: Vec<_> = many
-        .iter()
-        .map(|(name, value)| (*name, value.as_str()))
-        .collect();
+    assert!(!get(&[("x-a", &"a".repeat(8_000))], &options).unwrap().oversize);
+    assert!(get(&[("x-a", &"a".repeat(8_192))], &options).unwrap().oversize);
+    let many: Vec<_> = ["x-a", "x-b", "x-c", "x-d", "x-e"].map(|n| (n, "a".repeat(7_000))).into();
+    let many: Vec<_> = many.iter().map(|(name, value)| (*name, value.as_str())).collect();
     assert!(get(&many, &options).unwrap().oversize);
 }
 
 #[test]
 fn cookies_count_unless_the_operator_says_that_they_do_not() {
-    assert!(
-        get(&[("cookie", "a=b")], &Options::default())
-            .unwrap()
-            .has_cookie
-    );
-    let options = Options {
-        ignore_cookies: true,
-        ..Options::default()
-    };
+    assert!(get(&[("cookie", "a=b")], &Options::default()).unwrap().has_cookie);
+    let options = Options { ignore_cookies: true, ..Options::default() };
     assert!(!get(&[("cookie", "a=b")], &options).unwrap().has_cookie);
 }
 

@@ -23,41 +23,20 @@ fn request(fields: &[(&'static str, &str)]) -> RequestFacts {
 /// The terms of a response with this `Cache-Control` that was created and received at zero.
 fn terms(cache_control: &str) -> Terms {
     let mut headers = HeaderMap::new();
-    headers.insert(
-        "cache-control",
-        HeaderValue::from_str(cache_control).unwrap(),
-    );
+    headers.insert("cache-control", HeaderValue::from_str(cache_control).unwrap());
     headers.insert("etag", HeaderValue::from_static("\"v1\""));
     let facts = ResponseFacts::read(http::StatusCode::OK, &headers);
-    let received = Received {
-        requested_at: at(0),
-        at: at(0),
-        date: Some(at(0)),
-        age: None,
-    };
+    let received = Received { requested_at: at(0), at: at(0), date: Some(at(0)), age: None };
     let options = Options::default();
-    storable(
-        &request(&[]),
-        &HeaderMap::new(),
-        &facts,
-        &received,
-        &options,
-    )
-    .unwrap()
-    .terms
+    storable(&request(&[]), &HeaderMap::new(), &facts, &received, &options).unwrap().terms
 }
 
 fn fresh(ttl: u64) -> Reuse {
-    Reuse::Fresh {
-        ttl: Duration::from_secs(ttl),
-    }
+    Reuse::Fresh { ttl: Duration::from_secs(ttl) }
 }
 
 fn stale(by: u64, allowed: StaleUse) -> Reuse {
-    Reuse::Stale {
-        by: Duration::from_secs(by),
-        allowed,
-    }
+    Reuse::Stale { by: Duration::from_secs(by), allowed }
 }
 
 const VALIDATE: Reuse = Reuse::Validate { fresh: false };
@@ -107,18 +86,8 @@ fn a_request_may_ask_for_more() {
 
 #[test]
 fn a_request_may_accept_stale_responses() {
-    check(
-        "max-age=60",
-        "max-stale",
-        1_000,
-        stale(940, StaleUse::MaxStale),
-    );
-    check(
-        "max-age=60",
-        "max-stale=10",
-        70,
-        stale(10, StaleUse::MaxStale),
-    );
+    check("max-age=60", "max-stale", 1_000, stale(940, StaleUse::MaxStale));
+    check("max-age=60", "max-stale=10", 70, stale(10, StaleUse::MaxStale));
     check("max-age=60", "max-stale=10", 71, VALIDATE);
     check("max-age=60", "max-stale=x", 61, VALIDATE);
     check("max-age=60", "max-age=10, max-stale=20", 30, fresh(30));
@@ -129,22 +98,13 @@ fn a_request_may_accept_stale_responses() {
 
 #[test]
 fn what_forbids_stale_use_forbids_every_kind_of_it() {
-    for forbidding in [
-        "must-revalidate",
-        "proxy-revalidate",
-        "s-maxage=60",
-        "no-cache",
-    ] {
+    for forbidding in ["must-revalidate", "proxy-revalidate", "s-maxage=60", "no-cache"] {
         let response =
             format!("max-age=60, stale-while-revalidate=99, stale-if-error=99, {forbidding}");
         check(&response, "", 61, VALIDATE);
         check(&response, "max-stale", 61, VALIDATE);
         let asked = request(&[("cache-control", "stale-if-error=99")]);
-        assert_eq!(
-            stale_if_error(&terms(&response), &asked, at(61)),
-            None,
-            "{response}"
-        );
+        assert_eq!(stale_if_error(&terms(&response), &asked, at(61)), None, "{response}");
     }
 }
 
@@ -164,11 +124,7 @@ fn a_stale_response_is_served_when_the_origin_fails() {
     let check = |response: &str, asked: &str, age: u64, expected: Option<u64>| {
         let asked = request(&[("cache-control", asked)]);
         let actual = stale_if_error(&terms(response), &asked, at(age));
-        assert_eq!(
-            actual,
-            expected.map(Duration::from_secs),
-            "{response} {asked:?} {age}"
-        );
+        assert_eq!(actual, expected.map(Duration::from_secs), "{response} {asked:?} {age}");
     };
     check("max-age=60, stale-if-error=30", "x", 89, Some(29));
     check("max-age=60, stale-if-error=30", "x", 90, None);
@@ -181,28 +137,16 @@ fn a_stale_response_is_served_when_the_origin_fails() {
 fn credentials_share_only_what_says_that_it_is_shared() {
     let check = |response: &str, name: &'static str, expected: Reuse| {
         let request = request(&[(name, "secret")]);
-        assert_eq!(
-            reuse(&terms(response), &request, at(0)),
-            expected,
-            "{response} {name}"
-        );
+        assert_eq!(reuse(&terms(response), &request, at(0)), expected, "{response} {name}");
     };
     let authorization = || Reuse::Refused(Refusal::Authorization);
     check("max-age=60", "authorization", authorization());
     check("max-age=60, public", "authorization", fresh(60));
     check("max-age=60, s-maxage=60", "authorization", fresh(60));
     check("max-age=60, must-revalidate", "authorization", fresh(60));
-    check(
-        "max-age=60, proxy-revalidate",
-        "authorization",
-        authorization(),
-    );
+    check("max-age=60, proxy-revalidate", "authorization", authorization());
     check("max-age=60", "cookie", Reuse::Refused(Refusal::Cookie));
-    check(
-        "max-age=60, must-revalidate",
-        "cookie",
-        Reuse::Refused(Refusal::Cookie),
-    );
+    check("max-age=60, must-revalidate", "cookie", Reuse::Refused(Refusal::Cookie));
     check("max-age=60, public", "cookie", fresh(60));
     check("max-age=60, s-maxage=60", "cookie", fresh(60));
 }
@@ -210,9 +154,7 @@ fn credentials_share_only_what_says_that_it_is_shared() {
 #[test]
 fn a_response_is_kept_for_its_stale_windows_and_to_be_validated() {
     let kept = |response: &str, hour: u64| {
-        terms(response)
-            .worth_keeping(at(10), Duration::from_secs(hour))
-            .as_secs()
+        terms(response).worth_keeping(at(10), Duration::from_secs(hour)).as_secs()
     };
     assert_eq!(kept("max-age=60", 0), 50);
     assert_eq!(kept("max-age=60", 3_600), 3_650);

@@ -11,10 +11,7 @@ const NOW: SystemTime = UNIX_EPOCH;
 fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for (name, value) in fields {
-        headers.append(
-            HeaderName::from_static(name),
-            HeaderValue::from_str(value).unwrap(),
-        );
+        headers.append(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
     }
     headers
 }
@@ -29,12 +26,7 @@ fn decide(
     let facts = admit(&Method::GET, &request, false, options).unwrap();
     let status = StatusCode::from_u16(status).unwrap();
     let response = ResponseFacts::read(status, &headers(response));
-    let received = Received {
-        requested_at: NOW,
-        at: NOW,
-        date: response.date,
-        age: response.age,
-    };
+    let received = Received { requested_at: NOW, at: NOW, date: response.date, age: response.age };
     storable(&facts, &request, &response, &received, options)
 }
 
@@ -62,13 +54,7 @@ fn directives_decide_however_they_are_written() {
     check_cc("max-age=60, private=\"x-user\"", Ok(()));
     check_cc("public, private, max-age=60", Err(Refusal::Private));
     check_cc("s-maxage=60, private", Err(Refusal::Private));
-    check(
-        &[
-            ("cache-control", "max-age=60"),
-            ("cache-control", "no-store"),
-        ],
-        Err(Refusal::NoStore),
-    );
+    check(&[("cache-control", "max-age=60"), ("cache-control", "no-store")], Err(Refusal::NoStore));
 }
 
 #[test]
@@ -80,10 +66,7 @@ fn must_understand_replaces_no_store_where_the_status_is_understood() {
     let both = "max-age=60, no-store, must-understand";
     assert_eq!(decide(200, both), Ok(()));
     assert_eq!(decide(299, both), Err(Refusal::NotUnderstood));
-    assert_eq!(
-        decide(299, "max-age=60, must-understand"),
-        Err(Refusal::NotUnderstood)
-    );
+    assert_eq!(decide(299, "max-age=60, must-understand"), Err(Refusal::NotUnderstood));
     assert_eq!(decide(299, "max-age=60"), Ok(()));
 }
 
@@ -91,28 +74,16 @@ fn must_understand_replaces_no_store_where_the_status_is_understood() {
 fn what_can_never_be_used_is_not_stored() {
     check(&[], Err(Refusal::NeverUsable));
     check(&[("etag", "\"v1\"")], Ok(()));
-    check(
-        &[("last-modified", "Sun, 06 Nov 1994 08:49:37 GMT")],
-        Ok(()),
-    );
+    check(&[("last-modified", "Sun, 06 Nov 1994 08:49:37 GMT")], Ok(()));
     check(&[("etag", "v1")], Err(Refusal::NeverUsable));
     check_cc("max-age=0", Err(Refusal::NeverUsable));
-    check(
-        &[("cache-control", "max-age=0"), ("etag", "\"v1\"")],
-        Ok(()),
-    );
+    check(&[("cache-control", "max-age=0"), ("etag", "\"v1\"")], Ok(()));
     check_cc("max-age=60, no-cache", Err(Refusal::NeverUsable));
-    check(
-        &[("cache-control", "max-age=60"), ("age", "60")],
-        Err(Refusal::NeverUsable),
-    );
+    check(&[("cache-control", "max-age=60"), ("age", "60")], Err(Refusal::NeverUsable));
     check(&[("cache-control", "max-age=60"), ("age", "59")], Ok(()));
     check(&[("expires", "0")], Err(Refusal::NeverUsable));
     check_cc("max-age=0, stale-while-revalidate=9", Ok(()));
-    check_cc(
-        "max-age=0, stale-while-revalidate=9, must-revalidate",
-        Err(Refusal::NeverUsable),
-    );
+    check_cc("max-age=0, stale-while-revalidate=9, must-revalidate", Err(Refusal::NeverUsable));
 }
 
 #[test]
@@ -131,10 +102,7 @@ fn vary_must_be_a_list_of_names_without_a_star() {
     check(&[fresh, ("vary", "")], Ok(()));
     check(&[fresh, ("vary", "*")], Err(Refusal::VaryStar));
     check(&[fresh, ("vary", "accept, *")], Err(Refusal::VaryStar));
-    check(
-        &[fresh, ("vary", "accept"), ("vary", "*")],
-        Err(Refusal::VaryStar),
-    );
+    check(&[fresh, ("vary", "accept"), ("vary", "*")], Err(Refusal::VaryStar));
     check(&[fresh, ("vary", "a b")], Err(Refusal::VaryInvalid));
 }
 
@@ -146,20 +114,12 @@ fn credentials_need_permission() {
         assert_eq!(actual.map(|_| ()), expected, "{name} {cache_control}");
     };
     check("authorization", "max-age=60", Err(Refusal::Authorization));
-    check(
-        "authorization",
-        "max-age=60, proxy-revalidate",
-        Err(Refusal::Authorization),
-    );
+    check("authorization", "max-age=60, proxy-revalidate", Err(Refusal::Authorization));
     check("authorization", "max-age=60, public", Ok(()));
     check("authorization", "s-maxage=60", Ok(()));
     check("authorization", "max-age=60, must-revalidate", Ok(()));
     check("cookie", "max-age=60", Err(Refusal::Cookie));
-    check(
-        "cookie",
-        "max-age=60, must-revalidate",
-        Err(Refusal::Cookie),
-    );
+    check("cookie", "max-age=60, must-revalidate", Err(Refusal::Cookie));
     check("cookie", "max-age=60, public", Ok(()));
     check("cookie", "s-maxage=60", Ok(()));
     let vary = [("cache-control", "max-age=60, public"), ("vary", "cookie")];
@@ -174,19 +134,10 @@ fn an_unkeyed_header_keeps_the_response_out_unless_vary_names_it() {
     let fresh = ("cache-control", "public, max-age=60");
     let name = HeaderName::from_static("x-forwarded-host");
     let options = Options::default();
-    assert_eq!(
-        decide(&options, &evil, 200, &[fresh]),
-        Err(Refusal::Unkeyed(name.clone()))
-    );
+    assert_eq!(decide(&options, &evil, 200, &[fresh]), Err(Refusal::Unkeyed(name.clone())));
     let stored = decide(&options, &evil, 200, &[fresh, ("vary", "X-Forwarded-Host")]).unwrap();
-    assert_eq!(
-        stored.selector.fields,
-        [(name.clone(), Some(b"evil".to_vec()))]
-    );
-    let keyed = Options {
-        key_headers: vec![name.clone()],
-        ..Options::default()
-    };
+    assert_eq!(stored.selector.fields, [(name.clone(), Some(b"evil".to_vec()))]);
+    let keyed = Options { key_headers: vec![name.clone()], ..Options::default() };
     let stored = decide(&keyed, &evil, 200, &[fresh]).unwrap();
     assert_eq!(stored.selector.fields, [(name, Some(b"evil".to_vec()))]);
 }
@@ -199,32 +150,17 @@ fn a_status_about_one_client_is_never_stored() {
         assert_eq!(actual, Err(Refusal::Status), "{status}");
     }
     let part = [fresh[0], ("content-range", "bytes 0-1/2")];
-    assert_eq!(
-        decide(&Options::default(), &[], 200, &part),
-        Err(Refusal::Status)
-    );
+    assert_eq!(decide(&Options::default(), &[], 200, &part), Err(Refusal::Status));
 }
 
 #[test]
 fn other_statuses_are_stored_when_they_say_how_long_they_are_fresh() {
     let fresh = [("cache-control", "max-age=60")];
-    for status in [
-        200, 203, 204, 299, 301, 302, 303, 307, 308, 400, 404, 410, 499, 500, 503, 599,
-    ] {
-        assert!(
-            decide(&Options::default(), &[], status, &fresh).is_ok(),
-            "{status}"
-        );
-        let etag = [
-            ("etag", "\"v1\""),
-            ("last-modified", "Sun, 06 Nov 1960 08:49:37 GMT"),
-        ];
+    for status in [200, 203, 204, 299, 301, 302, 303, 307, 308, 400, 404, 410, 499, 500, 503, 599] {
+        assert!(decide(&Options::default(), &[], status, &fresh).is_ok(), "{status}");
+        let etag = [("etag", "\"v1\""), ("last-modified", "Sun, 06 Nov 1960 08:49:37 GMT")];
         let unstated = decide(&Options::default(), &[], status, &etag).is_ok();
-        assert_eq!(
-            unstated,
-            matches!(status, 200 | 203 | 204 | 301 | 308),
-            "{status}"
-        );
+        assert_eq!(unstated, matches!(status, 200 | 203 | 204 | 301 | 308), "{status}");
     }
 }
 
@@ -243,19 +179,8 @@ fn an_error_is_kept_for_ten_seconds_at_most_and_not_after_an_oversize_request() 
 fn the_answer_to_a_head_is_not_stored() {
     let facts = admit(&Method::HEAD, &HeaderMap::new(), false, &Options::default()).unwrap();
     let response = ResponseFacts::read(StatusCode::OK, &headers(&[("cache-control", "max-age=9")]));
-    let received = Received {
-        requested_at: NOW,
-        at: NOW,
-        date: None,
-        age: None,
-    };
-    let refused = storable(
-        &facts,
-        &HeaderMap::new(),
-        &response,
-        &received,
-        &Options::default(),
-    );
+    let received = Received { requested_at: NOW, at: NOW, date: None, age: None };
+    let refused = storable(&facts, &HeaderMap::new(), &response, &received, &Options::default());
     assert_eq!(refused, Err(Refusal::Head));
 }
 

@@ -29,10 +29,7 @@ fn validators(fields: &[(&'static str, &str)]) -> Validators {
 #[track_caller]
 fn check_etag(lines: &[&str], expected: Option<(bool, &str)>) {
     let fields: Vec<_> = lines.iter().map(|line| ("etag", *line)).collect();
-    let expected = expected.map(|(weak, opaque)| ETag {
-        weak,
-        opaque: opaque.into(),
-    });
+    let expected = expected.map(|(weak, opaque)| ETag { weak, opaque: opaque.into() });
     assert_eq!(ETag::read(&headers(&fields)), expected, "{lines:?}");
 }
 
@@ -44,17 +41,7 @@ fn an_etag_is_one_quoted_tag() {
     check_etag(&["\"é\""], Some((false, "é")));
     let long = "x".repeat(8_192);
     check_etag(&[&format!("\"{long}\"")], Some((false, &long)));
-    for line in [
-        "a",
-        "",
-        "W/",
-        "W/a",
-        "w/\"a\"",
-        "\"a",
-        "\"a b\"",
-        "\"a\" \"b\"",
-        "\"a\", \"b\"",
-    ] {
+    for line in ["a", "", "W/", "W/a", "w/\"a\"", "\"a", "\"a b\"", "\"a\" \"b\"", "\"a\", \"b\""] {
         check_etag(&[line], None);
     }
     check_etag(&["\"a\"", "\"a\""], None);
@@ -62,21 +49,14 @@ fn an_etag_is_one_quoted_tag() {
 
 #[test]
 fn tags_compare_strongly_only_if_both_are_strong() {
-    let tag = |weak, opaque: &str| ETag {
-        weak,
-        opaque: opaque.into(),
-    };
+    let tag = |weak, opaque: &str| ETag { weak, opaque: opaque.into() };
     for (a, b, strong, weak) in [
         (tag(true, "1"), tag(true, "1"), false, true),
         (tag(true, "1"), tag(true, "2"), false, false),
         (tag(true, "1"), tag(false, "1"), false, true),
         (tag(false, "1"), tag(false, "1"), true, true),
     ] {
-        assert_eq!(
-            (a.strongly_equals(&b), a.weakly_equals(&b)),
-            (strong, weak),
-            "{a:?} {b:?}"
-        );
+        assert_eq!((a.strongly_equals(&b), a.weakly_equals(&b)), (strong, weak), "{a:?} {b:?}");
     }
 }
 
@@ -111,11 +91,7 @@ fn a_304_about_another_version_confirms_nothing() {
     check_confirms(&stored, &[("etag", "\"v1\"")], true);
     check_confirms(&stored, &[("etag", "W/\"v1\"")], true);
     check_confirms(&stored, &[("etag", "\"v2\"")], false);
-    check_confirms(
-        &stored,
-        &[("etag", "\"v2\""), ("last-modified", EXAMPLE)],
-        false,
-    );
+    check_confirms(&stored, &[("etag", "\"v2\""), ("last-modified", EXAMPLE)], false);
     check_confirms(&stored, &[("last-modified", EXAMPLE)], true);
     check_confirms(&stored, &[("last-modified", NEWER)], false);
     check_confirms(&stored, &[], true);
@@ -178,19 +154,11 @@ fn if_none_match_is_compared_weakly_with_each_tag() {
     check_unchanged(&[("if-none-match", "\"v1\"")], &stored, true);
     check_unchanged(&[("if-none-match", "W/\"v1\"")], &stored, true);
     check_unchanged(&[("if-none-match", "\"a,b\" , W/\"v1\"")], &stored, true);
-    check_unchanged(
-        &[("if-none-match", "\"a\""), ("if-none-match", "\"v1\"")],
-        &stored,
-        true,
-    );
+    check_unchanged(&[("if-none-match", "\"a\""), ("if-none-match", "\"v1\"")], &stored, true);
     check_unchanged(&[("if-none-match", "*")], &stored, true);
     check_unchanged(&[("if-none-match", "\"v2\"")], &stored, false);
     check_unchanged(&[("if-none-match", "v1")], &stored, false);
-    check_unchanged(
-        &[("if-none-match", "\"v1\"")],
-        &[("last-modified", EXAMPLE)],
-        false,
-    );
+    check_unchanged(&[("if-none-match", "\"v1\"")], &[("last-modified", EXAMPLE)], false);
 }
 
 #[test]
@@ -217,10 +185,7 @@ fn only_a_200_becomes_a_304() {
     let stored = validators(&[("etag", "\"v1\"")]);
     for status in [204, 301, 404, 500] {
         let status = StatusCode::from_u16(status).unwrap();
-        assert!(
-            !is_unchanged_for(&request, status, &stored, None),
-            "{status}"
-        );
+        assert!(!is_unchanged_for(&request, status, &stored, None), "{status}");
     }
 }
 

@@ -1,0 +1,21 @@
+//! The README and the guide as documentation tests: what they show compiles and runs.
+//!
+//! Compiled for documentation tests only. A new page of the guide with Rust in it gets a line here.
+
+#[doc = include_str!("../../../README.md")]
+struct Readme;
+
+#[doc = include_str!("../../../docs/src/getting-started.md")]
+struct GettingStarted;
+
+#[doc = include_str!("../../../docs/src/data-cache.md")]
+struct DataCache;
+
+#[doc = include_str!("../../../docs/src/redis.md")]
+struct Redis;
+
+#[doc = include_str!("../../../docs/src/invalidation.md")]
+struct Invalidation;
+
+#[doc = include_str!("../../../docs/src/failures.md")]
+struct Failures;
