@@ -1,1 +1,133 @@
-//! (being built)
+//! The `#[cached]` attribute of `tachikoma-cache`: `get_or_load` around a function.
+//!
+//! It decides nothing at run time: it writes the call that one would write by hand. The arguments of
+//! the attribute are read in [`options`], key templates in [`template`].
+
+mod options;
+mod template;
+
+use proc_macro::TokenStream;
+use proc_macro2::TokenStream as Tokens;
+use quote::quote;
+use syn::spanned::Spanned as _;
+use syn::{Error, FnArg, Ident, ItemFn, Pat, ReturnType, Type, parse_macro_input};
+
+use options::Options;
+
+/// Caches the result of an async function.
+///
+/// ```ignore
+/// #[cached(cache = CACHE, key = "user:{id}", ttl = "60s", tags("users", "team:{team}"))]
+/// async fn user(id: u64, team: String) -> Result<User, sqlx::Error> {
+///     load_user(id, &team).await
+/// }
+/// ```
+///
+/// - `cache`: an expression that gives a `Cache` or a reference to one.
+/// - `key`: the key; `{name}` stands for an argument, escaped so that no two different argument
+///   lists give one key. Two arguments need a `:` between them.
+/// - `ttl`: how long a value lives, as a number with `ms`, `s`, `m`, `h` or `d`. Default: the
+///   cache's.
+/// - `tags(…)`: the tags of the value, written as the key is.
+///
+/// The function's result changes: `Result<T, E>` becomes `Result<Hit<T>, LoadError<E>>`, and any
+/// other `T` becomes `Result<Hit<T>, LoadError<Infallible>>`, because a hit is shared with others,
+/// and so is an error. Loads run in a task of their own, so arguments must be owned.
+#[proc_macro_attribute]
+pub fn cached(options: TokenStream, function: TokenStream) -> TokenStream {
+    let options = parse_macro_input!(options as Options);
+    let function = parse_macro_input!(function as ItemFn);
+    expand(&options, &function).unwrap_or_else(Error::into_compile_error).into()
+}
+
+fn expand(options: &Options, function: &ItemFn) -> Result<Tokens, Error> {
+    if function.sig.asyncness.is_none() {
+        return Err(Error::new(function.sig.fn_token.span(), "#[cached] needs an async function"));
+    }
+    let arguments = arguments(function)?;
+    let key = options.key.expand(&arguments)?;
+    let tags =
+        options.tags.iter().map(|tag| tag.expand(&arguments)).collect::<Result<Vec<_>, _>>()?;
+    // Made before the arguments move into the loader.
+    let (tags, with_tags) = match tags.is_empty() {
+        true => (None, None),
+        false => (Some(quote!(let tags = [#(#tags),*];)), Some(quote!(.tags(tags)))),
+    };
+    let ttl = options
+        .ttl
+        .as_ref()
+        .map(|ttl| quote!(.ttl(const { ::tachikoma_cache::macros_support::duration(#ttl) })));
+
+    let (value, error, result) = result_types(&function.sig.output);
+    let mut inner = function.clone();
+    inner.attrs.clear();
+    inner.vis = syn::Visibility::Inherited;
+    inner.sig.ident = Ident::new("load", function.sig.ident.span());
+    let call = quote!(load(#(#arguments),*).await);
+    let call = if result { call } else { quote!(::core::result::Result::Ok(#call)) };
+
+    let (attributes, visibility, cache) = (&function.attrs, &function.vis, &options.cache);
+    let mut signature = function.sig.clone();
+    signature.output = syn::parse_quote!(
+        -> ::core::result::Result<
+            ::tachikoma_cache::Hit<#value>,
+            ::tachikoma_cache::LoadError<#error>,
+        >
+    );
+    Ok(quote! {
+        #(#attributes)*
+        #visibility #signature {
+            #inner
+            let cache: &::tachikoma_cache::Cache = &#cache;
+            let key: ::std::string::String = #key;
+            #tags
+            let load = cache.get_or_load::<#value, #error, _, _>(&key, {
+                move || async move { #call }
+            });
+            load #ttl #with_tags .await
+        }
+    })
+}
+
+/// The names of the arguments.
+fn arguments(function: &ItemFn) -> Result<Vec<Ident>, Error> {
+    let argument = |argument: &FnArg| match argument {
+        FnArg::Receiver(receiver) => Err(Error::new(
+            receiver.span(),
+            "#[cached] needs a function without self: its load runs in a task of its own",
+        )),
+        FnArg::Typed(typed) => match (&*typed.pat, &*typed.ty) {
+            (_, Type::Reference(reference)) if !is_static(reference) => Err(Error::new(
+                typed.ty.span(),
+                "#[cached] needs owned arguments: its load runs in a task of its own",
+            )),
+            (Pat::Ident(name), _) => Ok(name.ident.clone()),
+            (pattern, _) => {
+                Err(Error::new(pattern.span(), "#[cached] needs arguments with a name"))
+            }
+        },
+    };
+    function.sig.inputs.iter().map(argument).collect()
+}
+
+fn is_static(reference: &syn::TypeReference) -> bool {
+    reference.lifetime.as_ref().is_some_and(|lifetime| lifetime.ident == "static")
+}
+
+/// The value and the error type of the function, and whether it returns a `Result` (by its name, so
+/// that `io::Result<T>` is one as well).
+fn result_types(output: &ReturnType) -> (Tokens, Tokens, bool) {
+    let infallible = quote!(::core::convert::Infallible);
+    match output {
+        ReturnType::Default => (quote!(()), infallible, false),
+        ReturnType::Type(_, ty) => match &**ty {
+            Type::Path(path)
+                if path.path.segments.last().is_some_and(|last| last.ident == "Result") =>
+            {
+                let fallible = quote!(<#ty as ::tachikoma_cache::macros_support::Fallible>);
+                (quote!(#fallible::Value), quote!(#fallible::Error), true)
+            }
+            _ => (quote!(#ty), infallible, false),
+        },
+    }
+}

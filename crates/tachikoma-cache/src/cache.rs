@@ -20,6 +20,8 @@ use std::time::Duration;
 pub use builder::{
     CacheBuilder, DEFAULT_LOAD_TIMEOUT, DEFAULT_STORE_TIMEOUT, DEFAULT_TTL, MemoryBuilder,
 };
+#[cfg(feature = "macros")]
+pub(crate) use config::duration_millis;
 pub use config::{CacheConfig, parse_bytes, parse_duration};
 pub use entries::{Entries, EntryLease};
 pub use get_or_load::{Load, LoadFuture, NoTags};

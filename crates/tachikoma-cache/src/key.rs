@@ -16,6 +16,8 @@ use foldhash::fast::RandomState;
 use crate::error::{Error, ErrorKind};
 
 pub use builder::CacheKeyBuilder;
+#[cfg(feature = "macros")]
+pub(crate) use builder::push_escaped;
 
 /// The longest key name, in bytes.
 pub const MAX_KEY_BYTES: usize = 4096;

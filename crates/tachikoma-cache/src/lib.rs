@@ -15,6 +15,9 @@ pub mod glob;
 pub mod invalidation;
 pub mod key;
 mod load;
+#[cfg(feature = "macros")]
+#[doc(hidden)]
+pub mod macros_support;
 mod pattern;
 mod runtime;
 pub mod stats;
@@ -38,3 +41,5 @@ pub use key::{CacheKeyBuilder, Namespace};
 pub use pattern::Pattern;
 pub use stats::CacheStats;
 pub use store::{Guarantee, Health, Removed};
+#[cfg(feature = "macros")]
+pub use tachikoma_cache_macros::cached;

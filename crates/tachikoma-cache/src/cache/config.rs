@@ -206,22 +206,34 @@ fn setting<T>(
 ///
 /// What is wrong and what is allowed, as a sentence.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let problem = || {
+    duration_millis(text).map(Duration::from_millis).ok_or_else(|| {
         format!("{text:?} is not a duration; write a number and its unit: 250ms, 30s, 5m, 2h, 1d")
-    };
-    let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(problem)?;
-    let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().map_err(|_| problem())?;
+    })
+}
+
+/// The milliseconds of a duration as text; the `cached` attribute calls it at compile time.
+pub(crate) const fn duration_millis(text: &str) -> Option<u64> {
+    let text = text.as_bytes();
+    let (mut number, mut at) = (0_u64, 0);
+    while at < text.len() && text[at].is_ascii_digit() {
+        let Some(tens) = number.checked_mul(10) else { return None };
+        let Some(sum) = tens.checked_add((text[at] - b'0') as u64) else { return None };
+        number = sum;
+        at += 1;
+    }
+    if at == 0 {
+        return None;
+    }
+    let (_, unit) = text.split_at(at);
     let unit_millis = match unit {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        _ => return Err(problem()),
+        b"ms" => 1,
+        b"s" => 1_000,
+        b"m" => 60_000,
+        b"h" => 3_600_000,
+        b"d" => 86_400_000,
+        _ => return None,
     };
-    let millis = number.checked_mul(unit_millis).ok_or_else(problem)?;
-    Ok(Duration::from_millis(millis))
+    number.checked_mul(unit_millis)
 }
 
 /// Reads a size: a whole number of bytes, or one with `B`, `kB`, `MB`, `GB` (powers of 1000),

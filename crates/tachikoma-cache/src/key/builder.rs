@@ -80,7 +80,7 @@ impl CacheKeyBuilder {
 }
 
 /// Escapes what `part` displays as, without building it first.
-fn push_escaped(key: &mut String, part: &impl fmt::Display) {
+pub(crate) fn push_escaped(key: &mut String, part: &impl fmt::Display) {
     struct Escape<'a>(&'a mut String);
 
     impl fmt::Write for Escape<'_> {

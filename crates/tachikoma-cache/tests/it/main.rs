@@ -4,5 +4,6 @@
 
 #[macro_use]
 mod bench;
+mod cached;
 mod glob;
 mod laws;
