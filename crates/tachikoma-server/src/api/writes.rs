@@ -1,0 +1,108 @@
+//! Decides how a write is answered: the row is committed, then the cache is told, then the client.
+//!
+//! 200, 201 and 204 mean that the invalidation is in: no read that begins afterwards sees the old
+//! row. If the cache cannot be told within 500 ms the answer is 202 with
+//! `Cache-Invalidation: pending` and the same body: the row is written, the cache keeps trying,
+//! and until it gets through a read may show the old row.
+//!
+//! A write runs in its own task to its end. A client that goes away in the middle must not leave a
+//! committed row and a cache that was never told.
+
+use std::future::Future;
+
+use axum::response::{IntoResponse, Response};
+use http::{HeaderName, HeaderValue, StatusCode};
+use tachikoma_cache::Error;
+
+use super::{database::WriteError, limits, problem::Problem, state::ApiState};
+
+const CACHE_INVALIDATION: HeaderName = HeaderName::from_static("cache-invalidation");
+
+/// Whether the cache has been told of a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// It has.
+    Yes,
+    /// Not yet.
+    Pending,
+}
+
+/// A row that was written.
+#[derive(Debug)]
+pub(crate) struct Written<T> {
+    pub(crate) row: T,
+    pub(crate) told: Told,
+}
+
+impl ApiState {
+    /// Commits with `commit`, then takes what changed out of the cache with `invalidate`. `what`
+    /// names the thing.
+    ///
+    /// # Cancel safety
+    ///
+    /// A caller that goes away leaves nothing half done: both run to their end.
+    pub(crate) async fn write<T, C, I>(
+        &self,
+        what: String,
+        commit: C,
+        invalidate: I,
+    ) -> Result<Written<T>, Problem>
+    where
+        T: Send + 'static,
+        C: Future<Output = Result<T, WriteError>> + Send + 'static,
+        I: Future<Output = Result<(), Error>> + Send + 'static,
+    {
+        let task = tokio::spawn(async move {
+            let committed = commit.await;
+            if committed.as_ref().is_err_and(WriteError::wrote_nothing) {
+                return committed.map(|row| (row, Told::Yes));
+            }
+            // A commit that failed may be in the file all the same: the cache is told of it too.
+            let told = tell(invalidate).await;
+            committed.map(|row| (row, told))
+        });
+        match task.await {
+            Ok(Ok((row, told))) => Ok(Written { row, told }),
+            Ok(Err(error)) => Err(Problem::write(&error, &what)),
+            Err(error) => {
+                tracing::error!(%error, "a write did not end");
+                Err(Problem::internal())
+            }
+        }
+    }
+}
+
+/// Waits for an invalidation, but no longer than an answer may.
+async fn tell(invalidate: impl Future<Output = Result<(), Error>> + Send + 'static) -> Told {
+    // Its own task: past the deadline it goes on, and the cache takes it over or reports it.
+    let task = tokio::spawn(async move {
+        let told = invalidate.await;
+        if let Err(error) = &told {
+            tracing::warn!(%error, "an invalidation is not in yet");
+        }
+        told
+    });
+    match tokio::time::timeout(limits::INVALIDATION_TIME, task).await {
+        Ok(Ok(Ok(()))) => Told::Yes,
+        _ => Told::Pending,
+    }
+}
+
+impl<T> Written<T> {
+    /// The answer: `success`, or 202 when the cache has not been told yet.
+    pub(crate) fn respond(self, success: StatusCode, body: impl FnOnce(T) -> Response) -> Response {
+        let mut response = body(self.row);
+        *response.status_mut() = success;
+        if self.told == Told::Pending {
+            *response.status_mut() = StatusCode::ACCEPTED;
+            let pending = HeaderValue::from_static("pending");
+            response.headers_mut().insert(CACHE_INVALIDATION, pending);
+        }
+        response
+    }
+}
+
+/// A response without a body.
+pub(crate) fn empty<T>(_: T) -> Response {
+    StatusCode::NO_CONTENT.into_response()
+}

@@ -1,0 +1,9 @@
+//! The reference API as its clients see it: the router on real SQLite files, with a data cache in
+//! memory or in a real Redis.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panic")]
+
+mod missions;
+mod sessions;
+mod specs;
+mod support;
