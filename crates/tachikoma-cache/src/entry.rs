@@ -111,6 +111,10 @@ struct Inner {
 }
 
 impl Entry {
+    /// What an entry itself takes in memory beside the value, in bytes: its fields, and the two
+    /// counters of the shared pointer and of the object's.
+    pub(crate) const FOOTPRINT: usize = size_of::<Inner>() + 4 * size_of::<usize>();
+
     /// An entry of an object; `encode` makes its bytes if a store needs them, `weigh` says what it
     /// holds in memory if a store must know.
     pub fn from_object(meta: Meta, object: Object, encode: EncodeFn, weigh: WeighFn) -> Self {

@@ -1,25 +1,41 @@
 //! The store in the memory of this process.
+//!
+//! Decides what of an entry may be seen (by its expiry and its groups) and which load may still
+//! store. Where entries are, which go when there is no room and when they are freed is the
+//! [`engine`]'s business; the [`sweeper`] frees what expired without traffic.
+//!
+//! Nothing here waits, so every operation is ready when it is called. No lock is held while another
+//! of the same kind is taken; the order is shard, then leases or groups.
 
+mod engine;
 mod leases;
+mod sweeper;
 
-use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use futures_util::future::{FutureExt as _, ready};
 
+use self::engine::{Bounds, Engine, Insertion, Listener};
+use self::leases::Leases;
 use super::{
     Begin, Cursor, Cx, Groups, Guarantee, Health, Item, Lease, Op, Page, Peek, Purpose, Removed,
     Store, Want, When, Written,
 };
 use crate::clock::{Clock, Time};
 use crate::entry::Entry;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::glob::Glob;
 use crate::invalidation::{Group, How, LocalGroups, Snapshot, Validity};
 use crate::key::{Key, Namespace};
 use crate::stats::{Evictions, StoreStats};
-use leases::Leases;
+
+/// A scan looks at so many entries under one lock.
+const WALK: usize = 256;
+
+/// A scan that finds little still ends a page after so many entries, so that others get their turn.
+const PAGE_WALKS: usize = 64;
 
 /// Told of each entry that leaves: its namespace, its key, and why.
 pub type EvictionListener = Arc<dyn Fn(&Namespace, &str, EvictionCause) + Send + Sync>;
@@ -37,6 +53,10 @@ pub enum EvictionCause {
     Replaced,
     /// It was removed or invalidated.
     Removed,
+}
+
+impl EvictionCause {
+    const NUMBER: usize = 5;
 }
 
 /// The bounds of a store in memory.
@@ -65,35 +85,48 @@ impl fmt::Debug for MemoryConfig {
     }
 }
 
-type Map = HashMap<(Namespace, String), Entry>;
-
 /// The store in memory.
 pub struct MemoryStore {
-    map: Mutex<Map>,
+    engine: Engine<Entry>,
     leases: Leases,
     groups: LocalGroups,
     clock: Arc<dyn Clock>,
 }
 
 impl MemoryStore {
-    /// A store within these bounds.
-    pub fn new(_config: MemoryConfig, clock: Arc<dyn Clock>) -> Result<Arc<Self>, Error> {
-        Ok(Arc::new(Self {
-            map: Mutex::default(),
+    /// A store within these bounds. What expires in it is freed within a second by a thread that
+    /// all stores of the process share.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] if a bound is zero; [`ErrorKind::Unavailable`] if the thread cannot be
+    /// started.
+    pub fn new(config: MemoryConfig, clock: Arc<dyn Clock>) -> Result<Arc<Self>, Error> {
+        for (name, bound) in [("max_entries", config.max_entries), ("max_bytes", config.max_bytes)]
+        {
+            if bound == 0 {
+                return Err(Error::new(
+                    ErrorKind::Config,
+                    format!("{name} is 0; allowed is 1 or more"),
+                ));
+            }
+        }
+        let listener = config.on_evict.map(|told| -> Listener<Entry> {
+            Box::new(move |namespace, name, _, cause| told(namespace, name, cause))
+        });
+        let bounds = Bounds { bytes: config.max_bytes, entries: config.max_entries };
+        let store = Arc::new(Self {
+            engine: Engine::new(bounds, listener),
             leases: Leases::new(),
             groups: LocalGroups::default(),
             clock,
-        }))
+        });
+        sweeper::watch(&store)?;
+        Ok(store)
     }
 
-    fn map(&self) -> MutexGuard<'_, Map> {
-        self.map.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn live(&self, namespace: &Namespace, entry: &Entry, now: Time) -> Option<Guarantee> {
-        if entry.meta().is_expired(now) {
-            return None;
-        }
+    /// What an unexpired entry may be used for; `None` if it was invalidated.
+    fn judge(&self, namespace: &Namespace, entry: &Entry, now: Time) -> Option<Guarantee> {
         match self.groups.check(namespace, &entry.meta().marks) {
             Validity::Invalid => None,
             Validity::Valid if !entry.meta().is_stale(now) => Some(Guarantee::Fresh),
@@ -102,32 +135,158 @@ impl MemoryStore {
     }
 
     fn find(&self, key: &Key<'_>, now: Time) -> Option<(Entry, Guarantee)> {
-        let entry = self.map().get(&id(key)).cloned()?;
-        let guarantee = self.live(key.namespace(), &entry, now)?;
-        Some((entry, guarantee))
+        let mut found = None;
+        self.peek(key, now, &mut |entry, guarantee| found = Some((entry.clone(), guarantee)));
+        found
+    }
+
+    /// Frees an entry that was found invalidated, unless it was replaced meanwhile.
+    fn free_invalid(&self, key: &Key<'_>, now: Time) {
+        self.engine.remove_if(key, now, |entry| self.judge(key.namespace(), entry, now).is_none());
+    }
+
+    /// Frees what has expired; when there is more to free.
+    fn sweep(&self, limit: usize) -> engine::Sweep {
+        self.engine.sweep(self.clock.now(), limit)
+    }
+
+    fn begin_one(&self, key: &Key<'_>, purpose: Purpose, now: Time) -> Begin {
+        // The lease first: what is written from here on ends it or is found below.
+        let token = self.leases.lock(key).begin(key);
+        let groups = self.groups.snapshot(key.namespace());
+        if purpose == Purpose::Fill
+            && let Some((entry, Guarantee::Fresh)) = self.find(key, now)
+        {
+            self.leases.lock(key).give_back(key, token);
+            return Begin::Found(entry, Guarantee::Fresh);
+        }
+        Begin::Lead(Lease { token, groups })
+    }
+
+    fn write_one(
+        &self,
+        key: &Key<'_>,
+        entry: Entry,
+        when: When<'_>,
+        now: Time,
+    ) -> Result<Written, Error> {
+        let weight = weight(&entry)?;
+        let (expiry, marks) = (entry.meta().hard_expiry, entry.meta().marks.clone());
+        // Asked under the lock of the key's shard, as `remove` removes under it: so a removal comes
+        // either before the question, and ends the lease, or after the storing, and removes it.
+        let may = |old: Option<&Entry>| {
+            let fresh = |old| self.judge(key.namespace(), old, now) == Some(Guarantee::Fresh);
+            let mut leases = self.leases.lock(key);
+            let may = match when {
+                When::Always => true,
+                When::Absent => !old.is_some_and(fresh),
+                When::Leased(lease) => {
+                    return leases.is_valid(key, lease.token)
+                        && self.groups.check(key.namespace(), &marks) != Validity::Invalid;
+                }
+            };
+            if may {
+                leases.end(key);
+            }
+            may
+        };
+        match self.engine.insert(key, entry, weight, expiry, now, may) {
+            Insertion::Refused => Ok(Written::Refused),
+            Insertion::TooLarge => Err(Error::new(
+                ErrorKind::TooLarge,
+                format!("about {weight} bytes; the whole cache has {}", self.engine.max_bytes()),
+            )),
+            Insertion::Stored => {
+                if let When::Leased(lease) = when {
+                    self.leases.lock(key).give_back(key, lease.token);
+                }
+                Ok(Written::Stored)
+            }
+        }
+    }
+
+    fn remove_one(&self, key: &Key<'_>, now: Time) -> bool {
+        self.leases.lock(key).end(key);
+        let mut live = false;
+        self.engine.remove_if(key, now, |entry| {
+            live = self.judge(key.namespace(), entry, now).is_some();
+            true
+        });
+        live
+    }
+
+    fn page(
+        &self,
+        namespace: &Namespace,
+        at: Cursor,
+        glob: &Glob,
+        want: Want,
+        limit: usize,
+        now: Time,
+    ) -> Page {
+        let mut page = Page { items: Vec::new(), next: Some(at) };
+        for _ in 0..PAGE_WALKS {
+            let Some(at) = page.next else { break };
+            let mut candidates = Vec::new();
+            let next = self.engine.walk(at.0, WALK, now, |of, name, entry| {
+                // The whole glob may take long, and the shard is locked.
+                if of == namespace && name.starts_with(glob.literal_prefix()) {
+                    candidates.push((name.to_owned(), entry.clone()));
+                }
+            });
+            page.next = next.map(Cursor);
+            candidates.retain(|(name, entry)| {
+                glob.matches(name.as_bytes()) && self.judge(namespace, entry, now).is_some()
+            });
+            page.items.extend(candidates.into_iter().map(|(name, entry)| Item {
+                name,
+                entry: (want == Want::Entries).then_some(entry),
+            }));
+            if page.items.len() >= limit {
+                break;
+            }
+        }
+        if page.next.is_none() && want == Want::Names {
+            let names = self.leases.matching(namespace, glob);
+            page.items.extend(names.into_iter().map(|name| Item { name, entry: None }));
+        }
+        page
     }
 }
 
-fn id(key: &Key<'_>) -> (Namespace, String) {
-    (key.namespace().clone(), key.name().to_owned())
+/// What an entry takes beside its place in the engine.
+fn weight(entry: &Entry) -> Result<u64, Error> {
+    // The type's own code.
+    let weigh = catch_unwind(AssertUnwindSafe(|| entry.weight()));
+    let weight = weigh
+        .unwrap_or_else(|_| Err(Error::new(ErrorKind::Unencodable, "its weigher panicked")))?;
+    Ok(weight.saturating_add(Entry::FOOTPRINT) as u64)
 }
 
 impl fmt::Debug for MemoryStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MemoryStore").finish_non_exhaustive()
+        f.debug_struct("MemoryStore").field("engine", &self.engine).finish_non_exhaustive()
     }
 }
 
-fn now<'a, T: Send + 'a>(result: T) -> Op<'a, T> {
+fn done<'a, T: Send + 'a>(result: T) -> Op<'a, T> {
     ready(Ok(result)).boxed()
 }
 
 impl Store for MemoryStore {
     fn peek(&self, key: &Key<'_>, now: Time, see: &mut dyn FnMut(&Entry, Guarantee)) -> Peek {
-        match self.find(key, now) {
-            Some((entry, guarantee)) => {
-                see(&entry, guarantee);
-                Peek::Seen
+        let seen = self.engine.peek(key, now, |entry| {
+            let guarantee = self.judge(key.namespace(), entry, now);
+            if let Some(guarantee) = guarantee {
+                see(entry, guarantee);
+            }
+            guarantee.is_some()
+        });
+        match seen {
+            Some(true) => Peek::Seen,
+            Some(false) => {
+                self.free_invalid(key, now);
+                Peek::Absent
             }
             None => Peek::Absent,
         }
@@ -138,7 +297,7 @@ impl Store for MemoryStore {
         keys: &'a [Key<'a>],
         cx: &'a Cx,
     ) -> Op<'a, Vec<Option<(Entry, Guarantee)>>> {
-        now(keys.iter().map(|key| self.find(key, cx.now)).collect())
+        done(keys.iter().map(|key| self.find(key, cx.now)).collect())
     }
 
     fn begin<'a>(
@@ -147,19 +306,7 @@ impl Store for MemoryStore {
         purpose: Purpose,
         cx: &'a Cx,
     ) -> Op<'a, Vec<Begin>> {
-        let begin = |key: &Key<'_>| {
-            let mut leases = self.leases.lock(key);
-            match self.find(key, cx.now) {
-                Some((entry, Guarantee::Fresh)) if purpose == Purpose::Fill => {
-                    Begin::Found(entry, Guarantee::Fresh)
-                }
-                _ => {
-                    let groups = self.groups.snapshot(key.namespace());
-                    Begin::Lead(Lease { token: leases.begin(key), groups })
-                }
-            }
-        };
-        now(keys.iter().map(begin).collect())
+        done(keys.iter().map(|key| self.begin_one(key, purpose, cx.now)).collect())
     }
 
     fn write<'a>(
@@ -169,21 +316,7 @@ impl Store for MemoryStore {
         when: When<'a>,
         cx: &'a Cx,
     ) -> Op<'a, Written> {
-        let mut leases = self.leases.lock(key);
-        let may = match when {
-            When::Always => true,
-            When::Absent => self.find(key, cx.now).is_none_or(|(_, g)| g != Guarantee::Fresh),
-            When::Leased(lease) => leases.is_valid(key, lease.token),
-        };
-        if !may {
-            return now(Written::Refused);
-        }
-        match when {
-            When::Always | When::Absent => leases.end(key),
-            When::Leased(lease) => leases.give_back(key, lease.token),
-        }
-        self.map().insert(id(key), entry);
-        now(Written::Stored)
+        ready(self.write_one(key, entry, when, cx.now)).boxed()
     }
 
     fn abandon(&self, key: &Key<'_>, lease: Lease) {
@@ -191,52 +324,33 @@ impl Store for MemoryStore {
     }
 
     fn touch<'a>(&'a self, key: &'a Key<'a>, expiry: Option<Time>, cx: &'a Cx) -> Op<'a, bool> {
-        let _leases = self.leases.lock(key);
-        let touched = match self.find(key, cx.now) {
-            Some((entry, _)) => {
-                self.map().insert(id(key), entry.with_expiry(expiry, expiry));
-                true
-            }
-            None => false,
-        };
-        now(touched)
+        done(self.engine.update(key, expiry, cx.now, |entry| {
+            self.judge(key.namespace(), entry, cx.now)?;
+            Some(entry.with_expiry(expiry, expiry))
+        }))
     }
 
     fn remove<'a>(&'a self, keys: &'a [Key<'a>], cx: &'a Cx) -> Op<'a, Removed> {
-        let mut count = 0;
-        for key in keys {
-            let mut leases = self.leases.lock(key);
-            leases.end(key);
-            count += u64::from(self.find(key, cx.now).is_some());
-            self.map().remove(&id(key));
-        }
-        now(Removed { memory: Some(count), redis: None })
+        let live = keys.iter().filter(|key| self.remove_one(key, cx.now)).count();
+        done(Removed { memory: Some(live as u64), redis: None })
     }
 
     fn scan<'a>(
         &'a self,
         namespace: &'a Namespace,
-        _at: Cursor,
+        at: Cursor,
         glob: &'a Glob,
         want: Want,
-        _limit: usize,
+        limit: usize,
         cx: &'a Cx,
     ) -> Op<'a, Page> {
-        let mut items = Vec::new();
-        for ((ns, name), entry) in self.map().iter() {
-            if ns == namespace
-                && glob.matches(name.as_bytes())
-                && self.live(ns, entry, cx.now).is_some()
-            {
-                let entry = (want == Want::Entries).then(|| entry.clone());
-                items.push(Item { name: name.clone(), entry });
-            }
+        async move {
+            let page = self.page(namespace, at, glob, want, limit, cx.now);
+            // A long scan is many pages; the runtime's other tasks come in between.
+            tokio::task::yield_now().await;
+            Ok(page)
         }
-        if want == Want::Names {
-            let names = self.leases.matching(namespace, glob);
-            items.extend(names.into_iter().map(|name| Item { name, entry: None }));
-        }
-        now(Page { items, next: None })
+        .boxed()
     }
 
     fn groups(&self) -> &dyn Groups {
@@ -244,13 +358,15 @@ impl Store for MemoryStore {
     }
 
     fn stats(&self) -> StoreStats {
-        let (map, now) = (self.map(), self.clock.now());
-        let live = map.iter().filter(|((ns, _), entry)| self.live(ns, entry, now).is_some());
+        let counts = self.engine.counts();
         StoreStats {
-            entries: Some(live.count() as u64),
-            bytes: Some(0),
-            evictions: Some(Evictions::default()),
-            expirations: Some(0),
+            entries: Some(self.engine.len(self.clock.now())),
+            bytes: Some(self.engine.bytes()),
+            evictions: Some(Evictions {
+                size: counts.gone(EvictionCause::Size),
+                count: counts.gone(EvictionCause::Count),
+            }),
+            expirations: Some(counts.gone(EvictionCause::Expired)),
             ..StoreStats::default()
         }
     }
@@ -262,7 +378,7 @@ impl Store for MemoryStore {
 
 impl Groups for MemoryStore {
     fn snapshot<'a>(&'a self, namespace: &'a Namespace, _cx: &'a Cx) -> Op<'a, Snapshot> {
-        now(self.groups.snapshot(namespace))
+        done(self.groups.snapshot(namespace))
     }
 
     fn invalidate<'a>(
@@ -273,6 +389,6 @@ impl Groups for MemoryStore {
         _cx: &'a Cx,
     ) -> Op<'a, ()> {
         self.groups.invalidate(namespace, groups, how);
-        now(())
+        done(())
     }
 }
