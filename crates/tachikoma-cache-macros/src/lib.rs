@@ -49,9 +49,10 @@ fn expand(options: &Options, function: &ItemFn) -> Result<Tokens, Error> {
     let tags =
         options.tags.iter().map(|tag| tag.expand(&arguments)).collect::<Result<Vec<_>, _>>()?;
     // Made before the arguments move into the loader.
-    let (tags, with_tags) = match tags.is_empty() {
-        true => (None, None),
-        false => (Some(quote!(let tags = [#(#tags),*];)), Some(quote!(.tags(tags)))),
+    let (tags, with_tags) = if tags.is_empty() {
+        (None, None)
+    } else {
+        (Some(quote!(let tags = [#(#tags),*];)), Some(quote!(.tags(tags))))
     };
     let ttl = options
         .ttl
@@ -60,7 +61,8 @@ fn expand(options: &Options, function: &ItemFn) -> Result<Tokens, Error> {
 
     let (value, error, result) = result_types(&function.sig.output);
     let mut inner = function.clone();
-    inner.attrs.clear();
+    // It is async because a loader is, whether or not it waits.
+    inner.attrs = vec![syn::parse_quote!(#[allow(clippy::unused_async)])];
     inner.vis = syn::Visibility::Inherited;
     inner.sig.ident = Ident::new("load", function.sig.ident.span());
     let call = quote!(load(#(#arguments),*).await);

@@ -10,6 +10,16 @@ mod entries;
 mod get_or_load;
 mod hit;
 mod invalidate;
+#[cfg(feature = "memory")]
+mod memory;
+#[cfg(not(feature = "memory"))]
+#[path = "cache/memory_off.rs"]
+mod memory;
+#[cfg(feature = "redis")]
+mod redis;
+#[cfg(not(feature = "redis"))]
+#[path = "cache/redis_off.rs"]
+mod redis;
 mod set;
 
 use std::fmt;
@@ -17,20 +27,22 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use builder::{
-    CacheBuilder, DEFAULT_LOAD_TIMEOUT, DEFAULT_STORE_TIMEOUT, DEFAULT_TTL, MemoryBuilder,
-};
+pub use builder::{CacheBuilder, DEFAULT_LOAD_TIMEOUT, DEFAULT_STORE_TIMEOUT, DEFAULT_TTL};
 #[cfg(feature = "macros")]
 pub(crate) use config::duration_millis;
 pub use config::{CacheConfig, parse_bytes, parse_duration};
 pub use entries::{Entries, EntryLease};
 pub use get_or_load::{Load, LoadFuture, NoTags};
 pub use hit::{Hit, Source};
+#[cfg(feature = "memory")]
+pub use memory::{MemoryBuilder, MemoryCache};
+#[cfg(feature = "redis")]
+pub use redis::RedisCache;
 pub use set::{Set, SetIfAbsent};
 
 use crate::clock::{Clock, Deadline};
 use crate::codec::{Cacheable, json_object};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::expiry::{KeyTtl, Ttl};
 use crate::key::{Key, Namespace};
 use crate::load::Flights;
@@ -81,12 +93,6 @@ pub(crate) struct Shared {
 }
 
 impl Cache {
-    /// A cache in the memory of this process.
-    #[cfg(feature = "memory")]
-    pub fn memory() -> MemoryBuilder {
-        MemoryBuilder::default()
-    }
-
     /// A cache on any store.
     pub fn on(store: Arc<dyn Store>) -> CacheBuilder<Arc<dyn Store>> {
         CacheBuilder::with(store)
@@ -97,7 +103,7 @@ impl Cache {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidNamespace`] as [`Namespace::child`].
+    /// [`ErrorKind::InvalidNamespace`](crate::ErrorKind::InvalidNamespace) as [`Namespace::child`].
     pub fn namespace(&self, name: &str) -> Result<Self, Error> {
         let namespace = self.inner.namespace.child(name)?;
         let shared = Arc::clone(&self.inner.shared);
@@ -113,8 +119,8 @@ impl Cache {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Unavailable`], [`ErrorKind::TimedOut`] or [`ErrorKind::Rejected`] if the store
-    /// failed; [`ErrorKind::InvalidKey`]. A value that cannot be decoded is a miss, and counted.
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable), [`ErrorKind::TimedOut`](crate::ErrorKind::TimedOut) or [`ErrorKind::Rejected`](crate::ErrorKind::Rejected) if the store
+    /// failed; [`ErrorKind::InvalidKey`](crate::ErrorKind::InvalidKey). A value that cannot be decoded is a miss, and counted.
     pub async fn get<T: Cacheable>(&self, key: &str) -> Result<Option<Hit<T>>, Error> {
         let key = self.key(key)?;
         let shared = self.shared();
@@ -163,8 +169,8 @@ impl Cache {
     ///
     /// # Errors
     ///
-    /// As [`get`](Self::get); also [`ErrorKind::InvalidTtl`], [`ErrorKind::InvalidTag`],
-    /// [`ErrorKind::Unencodable`], [`ErrorKind::TooLarge`].
+    /// As [`get`](Self::get); also [`ErrorKind::InvalidTtl`](crate::ErrorKind::InvalidTtl), [`ErrorKind::InvalidTag`](crate::ErrorKind::InvalidTag),
+    /// [`ErrorKind::Unencodable`](crate::ErrorKind::Unencodable), [`ErrorKind::TooLarge`](crate::ErrorKind::TooLarge).
     pub fn set<'a, T: Cacheable>(
         &'a self,
         key: &'a str,
@@ -334,10 +340,4 @@ impl Shared {
         }
         found.map(|_| hit)
     }
-}
-
-/// The error for a store that a feature would have brought.
-#[allow(dead_code)] // Used only where a feature is off.
-fn missing(feature: &'static str) -> Error {
-    Error::new(ErrorKind::Config, format!("this build has no {feature} store: enable the feature"))
 }

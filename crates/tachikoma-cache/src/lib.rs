@@ -25,13 +25,15 @@ pub mod store;
 mod weight;
 
 pub use aside::cache_aside;
-#[cfg(feature = "memory")]
-pub use cache::MemoryBuilder;
+#[cfg(feature = "redis")]
+pub use cache::RedisCache;
 pub use cache::{
     Cache, CacheBuilder, CacheConfig, DEFAULT_LOAD_TIMEOUT, DEFAULT_STORE_TIMEOUT, DEFAULT_TTL,
     Entries, EntryLease, Hit, Load, LoadFuture, NoTags, Set, SetIfAbsent, Source, parse_bytes,
     parse_duration,
 };
+#[cfg(feature = "memory")]
+pub use cache::{MemoryBuilder, MemoryCache};
 pub use clock::{Clock, SystemClock, TestClock, Time};
 pub use codec::Cacheable;
 pub use entry::Value;

@@ -12,8 +12,6 @@ use crate::key::Namespace;
 use crate::load::Flights;
 use crate::stats::Counters;
 use crate::store::Store;
-#[cfg(feature = "memory")]
-use crate::store::memory::{EvictionListener, MemoryConfig, MemoryStore};
 
 /// The default of [`CacheBuilder::default_ttl`].
 pub const DEFAULT_TTL: Duration = Duration::from_secs(300);
@@ -24,21 +22,18 @@ pub const DEFAULT_LOAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// The default of [`CacheBuilder::store_timeout`].
 pub const DEFAULT_STORE_TIMEOUT: Duration = Duration::from_millis(250);
 
-/// Settings of a cache on a store `S`. Made by [`Cache::memory`] or [`Cache::on`].
+/// Settings of a cache on a store `S`. Made by [`Cache::on`] or
+/// `Cache::memory`.
 #[derive(Clone)]
 #[must_use = "a builder does nothing until it builds"]
 pub struct CacheBuilder<S> {
-    store: S,
+    pub(super) store: S,
     namespace: Result<Namespace, String>,
     default_ttl: Ttl,
     load_timeout: Duration,
     store_timeout: Duration,
-    clock: Arc<dyn Clock>,
+    pub(super) clock: Arc<dyn Clock>,
 }
-
-/// Settings of a cache in memory. Made by [`Cache::memory`].
-#[cfg(feature = "memory")]
-pub type MemoryBuilder = CacheBuilder<MemoryConfig>;
 
 impl<S> CacheBuilder<S> {
     pub(super) fn with(store: S) -> Self {
@@ -88,7 +83,7 @@ impl<S> CacheBuilder<S> {
         self
     }
 
-    fn finish(self, store: Arc<dyn Store>) -> Result<Cache, Error> {
+    pub(super) fn finish(self, store: Arc<dyn Store>) -> Result<Cache, Error> {
         let namespace = match self.namespace {
             Ok(namespace) => namespace,
             Err(name) => Namespace::new(&name)?,
@@ -129,46 +124,6 @@ impl CacheBuilder<Arc<dyn Store>> {
     pub fn build(self) -> Result<Cache, Error> {
         let store = Arc::clone(&self.store);
         self.finish(store)
-    }
-}
-
-#[cfg(feature = "memory")]
-impl CacheBuilder<MemoryConfig> {
-    /// The most entries. Default: 100,000.
-    pub fn max_entries(mut self, entries: u64) -> Self {
-        self.store.max_entries = entries;
-        self
-    }
-
-    /// The most bytes, with keys and bookkeeping. Never exceeded. Default: 64 MiB.
-    pub fn max_bytes(mut self, bytes: u64) -> Self {
-        self.store.max_bytes = bytes;
-        self
-    }
-
-    /// Called with each entry that leaves the cache, and why. It must be quick; a panic in it is
-    /// contained. Default: none.
-    pub fn on_evict(mut self, listener: EvictionListener) -> Self {
-        self.store.on_evict = Some(listener);
-        self
-    }
-
-    /// The cache. It needs no runtime; loads do.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Config`], [`ErrorKind::InvalidTtl`] or [`ErrorKind::InvalidNamespace`] if a
-    /// setting is not allowed; the message names it.
-    pub fn build(self) -> Result<Cache, Error> {
-        let store = MemoryStore::new(self.store.clone(), Arc::clone(&self.clock))?;
-        self.finish(store)
-    }
-}
-
-#[cfg(feature = "memory")]
-impl Default for CacheBuilder<MemoryConfig> {
-    fn default() -> Self {
-        Self::with(MemoryConfig::default())
     }
 }
 

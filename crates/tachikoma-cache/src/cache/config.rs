@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cache, CacheBuilder};
+use super::{Cache, CacheBuilder, memory, redis};
 use crate::error::{Error, ErrorKind};
 
 /// The settings of a cache, for a configuration file. What is left out has its default.
@@ -84,10 +84,10 @@ impl Cache {
                         "url: nothing may stand between \"memory:\" and its settings (\"?…\")",
                     ));
                 }
-                config.build_memory()
+                memory::build(&config)
             }
             Some("redis" | "rediss" | "valkey" | "valkeys" | "unix" | "redis+unix") => {
-                config.connect_redis(url, rest).await
+                redis::connect(&config, url, rest).await
             }
             _ => Err(Error::new(
                 ErrorKind::Config,
@@ -125,7 +125,12 @@ impl CacheConfig {
         Ok(rest)
     }
 
-    fn apply<S>(&self, mut builder: CacheBuilder<S>) -> Result<CacheBuilder<S>, Error> {
+    /// These settings on a builder, but for the URL and the bounds of a cache in memory.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] names the setting and what is allowed.
+    pub fn apply<S>(&self, mut builder: CacheBuilder<S>) -> Result<CacheBuilder<S>, Error> {
         if let Some(namespace) = &self.namespace {
             builder = builder.namespace(namespace);
         }
@@ -140,42 +145,9 @@ impl CacheConfig {
         }
         Ok(builder)
     }
-
-    #[cfg(feature = "memory")]
-    fn build_memory(&self) -> Result<Cache, Error> {
-        let mut builder = self.apply(Cache::memory())?;
-        if let Some(entries) = self.max_entries {
-            builder = builder.max_entries(entries);
-        }
-        if let Some(bytes) = &self.max_bytes {
-            builder = builder.max_bytes(setting("max_bytes", bytes, parse_bytes)?);
-        }
-        builder.build()
-    }
-
-    #[cfg(not(feature = "memory"))]
-    fn build_memory(&self) -> Result<Cache, Error> {
-        Err(super::missing("memory"))
-    }
-
-    #[allow(clippy::unused_async)]
-    async fn connect_redis(&self, _url: &str, rest: Vec<(String, String)>) -> Result<Cache, Error> {
-        if let Some((name, _)) = rest.first() {
-            return Err(unknown_setting(name));
-        }
-        let bounds =
-            [("max_entries", self.max_entries.is_some()), ("max_bytes", self.max_bytes.is_some())];
-        if let Some((name, _)) = bounds.iter().find(|(_, set)| *set) {
-            return Err(Error::new(
-                ErrorKind::Config,
-                format!("{name}: it bounds a cache in memory; a Redis server has a maxmemory"),
-            ));
-        }
-        Err(super::missing("redis"))
-    }
 }
 
-fn unknown_setting(name: &str) -> Error {
+pub(super) fn unknown_setting(name: &str) -> Error {
     let shown = crate::key::Shown(name);
     Error::new(
         ErrorKind::Config,
@@ -186,7 +158,7 @@ fn unknown_setting(name: &str) -> Error {
     )
 }
 
-fn setting<T>(
+pub(super) fn setting<T>(
     name: &'static str,
     value: &str,
     parse: fn(&str) -> Result<T, String>,

@@ -17,8 +17,8 @@ async fn user(id: u64, team: String) -> Result<String, io::Error> {
     if id == 0 {
         return Err(io::Error::other("no such user"));
     }
-    let _ = io::Result::Ok(())?;
-    Ok(format!("{id} of {team}"))
+    let text = io::Result::Ok(format!("{id} of {team}"))?;
+    Ok(text)
 }
 
 #[cached(cache = &*CACHE, key = "pair:{a}:{b}")]
