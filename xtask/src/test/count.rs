@@ -69,6 +69,8 @@ impl Count {
 #[derive(Debug, Default)]
 pub(crate) struct Reader {
     suite: String,
+    /// What failed tests printed may look like cases, until the result of the binary.
+    in_failures: bool,
     /// Nextest shows the output of a failed test, which looks like the lines of `cargo test`.
     nextest: bool,
     /// Nextest prints failures a second time, after its summary.
@@ -106,7 +108,10 @@ impl Reader {
         } else if let Some(name) = line.strip_prefix("Doc-tests ") {
             self.suite = format!("doc-tests {name}");
         } else if line.starts_with("test result: ") {
+            self.in_failures = false;
             count.skipped += number_before(line, " ignored");
+        } else if self.in_failures || line == "failures:" {
+            self.in_failures = true;
         } else if let Some((path, result)) = libtest_case(line) {
             count.case(&self.suite, path, result);
         }
@@ -173,6 +178,11 @@ test conformance::memory::a_value_comes_back ... ok
 test conformance::redis::a_value_comes_back ... FAILED
 test glob::it_panics - should panic ... ok
 test later ... ignored
+
+failures:
+
+---- conformance::redis::a_value_comes_back stdout ----
+test conformance::redis::of_another_kind ... ok
 
 test result: FAILED. 2 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; finished in 1.00s
 
