@@ -7,8 +7,8 @@ use crate::codec::Cacheable;
 use crate::error::LoadError;
 use crate::expiry::Ttl;
 
-/// The value of a key, fetched and stored if it is not there: `cache.get_or_load(key, fetch).ttl(ttl)`
-/// under the name that the pattern is known by.
+/// The value of a key, fetched and stored if it is not there:
+/// `cache.get_or_load(key, fetch).ttl(ttl)` under the name that the pattern is known by.
 ///
 /// ```
 /// # use {std::time::Duration, tachikoma_cache::{Cache, cache_aside}};

@@ -1,7 +1,7 @@
 //! The only file that reads a clock or waits.
 //!
-//! Everything else gets a [`Time`] as an argument. [`SystemClock`] starts at the wall clock and then
-//! follows the monotonic one, so no step of the wall clock revives or kills an entry.
+//! Everything else gets a [`Time`] as an argument. [`SystemClock`] starts at the wall clock and
+//! then follows the monotonic one, so no step of the wall clock revives or kills an entry.
 
 // The one place where these calls belong.
 #![allow(clippy::disallowed_methods)]

@@ -1,7 +1,7 @@
 //! What can go wrong in a cache operation, and what the caller can do about it.
 //!
-//! [`Error`] is for direct operations (`get`, `set`, `delete`, …). A load never fails because of the
-//! cache: its error is [`LoadError`], which carries the loader's own error.
+//! [`Error`] is for direct operations (`get`, `set`, `delete`, …). A load never fails because of
+//! the cache: its error is [`LoadError`], which carries the loader's own error.
 
 use std::borrow::Cow;
 use std::error::Error as StdError;

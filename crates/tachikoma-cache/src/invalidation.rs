@@ -4,9 +4,9 @@
 //! counters live (process memory, a Redis hash) is the store's business. A logical counter, never a
 //! wall clock: two nodes whose clocks differ by a tick would serve stale values.
 //!
-//! The protocol is that of `docs/src/tags.md`: an entry carries, for each of its groups, the counter
-//! that was read *before* its source was. It is valid while no invalidation of that group has a
-//! higher one.
+//! The protocol is that of `docs/src/tags.md`: an entry carries, for each of its groups, the
+//! counter that was read *before* its source was. It is valid while no invalidation of that group
+//! has a higher one.
 
 use std::collections::HashMap;
 use std::fmt;

@@ -186,10 +186,11 @@ pub enum Health {
 /// - Expiry holds in every method: what is past `hard_expiry` is absent everywhere, also in counts.
 /// - An entry whose groups were hard-invalidated is absent; soft-invalidated or past `soft_expiry`
 ///   it is shown as [`Guarantee::Stale`].
-/// - After `remove` of a key has answered `Ok`, no write with a lease that was given before `remove`
-///   was called takes place. The same for `write` with `Always` and `Absent`.
-/// - `remove` that could not reach the store answers [`Pending`](crate::ErrorKind::Pending): it is kept, retried until
-///   it is in, also if the caller goes away, and meanwhile this store shows the key as absent.
+/// - After `remove` of a key has answered `Ok`, no write with a lease that was given before
+///   `remove` was called takes place. The same for `write` with `Always` and `Absent`.
+/// - `remove` that could not reach the store answers [`Pending`](crate::ErrorKind::Pending): it is
+///   kept, retried until it is in, also if the caller goes away, and meanwhile this store shows the
+///   key as absent.
 /// - No method outlives `cx.deadline` by more than a few milliseconds, and none panics.
 pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Shows the entry if that needs no waiting. `see` is called at most once, maybe under a lock:
@@ -207,7 +208,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     fn begin<'a>(&'a self, keys: &'a [Key<'a>], purpose: Purpose, cx: &'a Cx)
     -> Op<'a, Vec<Begin>>;
 
-    /// Stores an entry. [`TooLarge`](crate::ErrorKind::TooLarge) if it can never fit; others stay then.
+    /// Stores an entry. [`TooLarge`](crate::ErrorKind::TooLarge) if it can never fit; others stay
+    /// then.
     fn write<'a>(
         &'a self,
         key: &'a Key<'a>,

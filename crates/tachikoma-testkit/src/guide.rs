@@ -14,8 +14,8 @@ struct DataCache;
 #[doc = include_str!("../../../docs/src/redis.md")]
 struct Redis;
 
-#[doc = include_str!("../../../docs/src/invalidation.md")]
-struct Invalidation;
+#[doc = include_str!("../../../docs/src/tags.md")]
+struct Tags;
 
 #[doc = include_str!("../../../docs/src/failures.md")]
 struct Failures;

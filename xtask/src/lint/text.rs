@@ -49,8 +49,9 @@ fn too_long(file: &TextFile) -> Option<Finding> {
     (lines > LONGEST).then(|| format!("{}: {lines} lines long, at most {LONGEST}", file.path))
 }
 
+/// The tests of a module (`tests.rs`) have the header of that module.
 fn no_header(file: &TextFile) -> Option<Finding> {
-    (!file.text.starts_with("//! "))
+    (!file.text.starts_with("//! ") && !file.path.ends_with("/tests.rs"))
         .then(|| format!("{}:1: begins without //!: what does this module decide?", file.path))
 }
 
@@ -91,6 +92,7 @@ mod tests {
     fn a_module_begins_with_its_header_and_ends_in_time() {
         assert!(no_header(&file("a.rs", "//! Decides.\n")).is_none());
         assert!(no_header(&file("a.rs", "use std::fmt;\n//! Late.\n")).is_some());
+        assert!(no_header(&file("a/tests.rs", "use super::*;\n")).is_none());
         assert!(too_long(&file("a.rs", "\n".repeat(600))).is_none());
         assert!(too_long(&file("a.rs", "\n".repeat(601))).is_some());
     }

@@ -49,8 +49,8 @@ impl Cache {
     /// A cache by its URL: `memory:` or `redis://host:6379/0?namespace=shop`. Settings of
     /// [`CacheConfig`] may stand in its query.
     ///
-    /// A server that cannot be reached is no error: the cache starts degraded, loads without storing,
-    /// and connects as soon as it can.
+    /// A server that cannot be reached is no error: the cache starts degraded, loads without
+    /// storing, and connects as soon as it can.
     ///
     /// # Errors
     ///

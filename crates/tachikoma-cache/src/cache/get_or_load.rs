@@ -51,8 +51,8 @@ impl<'a, T, E, F, Tags> Load<'a, T, E, F, Tags> {
         self
     }
 
-    /// The tags of a loaded value: [`Cache::invalidate_tag`] of any of them takes it away. Looked at
-    /// on a miss only. With tags that are not allowed the value is returned but not stored.
+    /// The tags of a loaded value: [`Cache::invalidate_tag`] of any of them takes it away. Looked
+    /// at on a miss only. With tags that are not allowed the value is returned but not stored.
     pub fn tags<More>(self, tags: More) -> Load<'a, T, E, F, More>
     where
         More: IntoIterator,

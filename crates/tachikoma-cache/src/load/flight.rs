@@ -1,7 +1,7 @@
 //! Who loads a key and who waits for it.
 //!
-//! Pure: a table that is changed by one call at a time and knows neither tasks nor time. `W` is what
-//! the members of one flight share. Several types or error types of one key fly apart.
+//! Pure: a table that is changed by one call at a time and knows neither tasks nor time. `W` is
+//! what the members of one flight share. Several types or error types of one key fly apart.
 
 use std::any::TypeId;
 

@@ -138,7 +138,8 @@ mod tests {
     proptest! {
         #[test]
         fn a_response_only_grows_older(initial: u32, arrived: u32, now: u32, more: u32) {
-            let age = |now| current_age(Duration::from_secs(initial.into()), at(arrived.into()), at(now));
+            let initial = Duration::from_secs(initial.into());
+            let age = |now| current_age(initial, at(arrived.into()), at(now));
             prop_assert!(age(now.into()) <= age(u64::from(now) + u64::from(more)));
         }
     }

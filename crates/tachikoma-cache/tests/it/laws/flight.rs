@@ -145,7 +145,8 @@ laws! {
     async fn a_loader_that_never_returns_ends_at_the_load_timeout(b) {
         let cache = b.cache.clone();
         let task = tokio::spawn(async move {
-            cache.get_or_load("k", || async { std::future::pending::<Result<u32, ()>>().await }).await
+            let load = || async { std::future::pending::<Result<u32, ()>>().await };
+            cache.get_or_load("k", load).await
         });
         settled(&b, |b| Box::pin(async move { b.cache.stats().loads == 1 })).await;
         for _ in 0..100 {
@@ -196,7 +197,9 @@ laws! {
 
     // 37
     async fn a_value_read_before_an_invalidation_is_not_stored_after_it(b) {
-        check_not_stored(&b, "delete", async |cache| assert!(!cache.delete("k").await.unwrap())).await;
+        check_not_stored(&b, "delete", async |cache| {
+            assert!(!cache.delete("k").await.unwrap());
+        }).await;
         check_not_stored(&b, "tag", async |cache| cache.invalidate_tag("t").await.unwrap()).await;
         check_not_stored(&b, "expire", async |cache| cache.expire_tag("t").await.unwrap()).await;
         check_not_stored(&b, "clear", async |cache| {
@@ -207,14 +210,17 @@ laws! {
             let pattern = Pattern::raw("k*").unwrap();
             assert_eq!(cache.delete_pattern(&pattern).await.unwrap().total(), 0);
         }).await;
-        check_not_stored(&b, "set", async |cache| cache.set("k", 2_u32, MINUTE).await.unwrap()).await;
+        check_not_stored(&b, "set", async |cache| {
+            cache.set("k", 2_u32, MINUTE).await.unwrap();
+        }).await;
     }
 
     async fn who_asks_after_an_invalidation_does_not_join_an_older_load(b) {
         let (gate, old) = gated(&b.cache, "k", 1);
         gate.began.await.unwrap();
         b.cache.delete("k").await.unwrap();
-        let new = b.cache.get_or_load("k", || async { Ok::<u32, ()>(2) }).ttl(MINUTE).await.unwrap();
+        let two = || async { Ok::<u32, ()>(2) };
+        let new = b.cache.get_or_load("k", two).ttl(MINUTE).await.unwrap();
         assert_eq!((*new, new.source()), (2, Source::Loaded));
         gate.go.notify_one();
         assert_eq!(old.await.unwrap().unwrap().0, 1);
@@ -225,7 +231,8 @@ laws! {
 
     async fn two_types_of_one_key_load_apart(b) {
         let number = b.cache.get_or_load("k", || async { Ok::<u32, ()>(1) }).await.unwrap();
-        let text = b.cache.get_or_load("k", || async { Ok::<_, u8>("one".to_owned()) }).await.unwrap();
+        let one = || async { Ok::<_, u8>("one".to_owned()) };
+        let text = b.cache.get_or_load("k", one).await.unwrap();
         assert_eq!((*number, text.as_str()), (1, "one"));
     }
 

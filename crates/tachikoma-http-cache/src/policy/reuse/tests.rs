@@ -173,7 +173,11 @@ fn rank(reuse: &Reuse) -> u8 {
 proptest! {
     #[test]
     fn growing_older_never_makes_a_response_fresher(
-        max_age: u16, swr: u16, age: u16, more: u16, asked in "|max-stale=[0-9]{1,4}|max-age=[0-9]{1,4}",
+        max_age: u16,
+        swr: u16,
+        age: u16,
+        more: u16,
+        asked in "|max-stale=[0-9]{1,4}|max-age=[0-9]{1,4}",
     ) {
         let terms = terms(&format!("max-age={max_age}, stale-while-revalidate={swr}"));
         let request = request(&[("cache-control", &asked)]);
