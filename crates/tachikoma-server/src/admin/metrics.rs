@@ -1,0 +1,90 @@
+//! Writes a snapshot in the text format that Prometheus reads (`OpenMetrics`).
+//!
+//! Every series is known here: no key, path or host of a client becomes a label, so their number
+//! never grows with the traffic.
+
+use std::fmt;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+
+use super::snapshot::Snapshot;
+
+/// What the text is.
+pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+pub(super) fn text(snapshot: Snapshot) -> Result<String, fmt::Error> {
+    let mut registry = Registry::with_prefix("tachikoma");
+    registry.register_collector(Box::new(Series(snapshot)));
+    let mut out = String::new();
+    text::encode(&mut out, &registry)?;
+    Ok(out)
+}
+
+#[derive(Debug)]
+struct Series(Snapshot);
+
+impl Collector for Series {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let Snapshot { process, http } = &self.0;
+        let mut write = Writer(encoder);
+        write.gauge("uptime_seconds", "Time since the start", process.uptime_ms / 1000)?;
+        if let Some(bytes) = process.resident_bytes {
+            write.gauge("resident_bytes", "Memory of the process", bytes)?;
+        }
+        write.gauge("http_connections", "Open client connections", http.connections)?;
+        let traffic = &http.traffic;
+        write.gauge("http_in_flight", "Requests that are not done", traffic.in_flight)?;
+        write.counter("http_requests", "Requests", traffic.requests)?;
+        let answers = &traffic.responses;
+        write.counters(
+            "http_responses",
+            "Responses by the first digit of their status",
+            "class",
+            &[
+                ("2xx", answers.success),
+                ("3xx", answers.redirection),
+                ("4xx", answers.client_error),
+                ("5xx", answers.server_error),
+            ],
+        )?;
+        write.counter("http_body_bytes", "Bytes of response bodies", traffic.body_bytes)?;
+        write.counter("http_cut_off", "Responses that broke off", traffic.cut_off)?;
+        let dropped = http.access_log_dropped;
+        write.counter("access_log_dropped", "Access log lines without room", dropped)
+    }
+}
+
+struct Writer<'a>(DescriptorEncoder<'a>);
+
+impl Writer<'_> {
+    fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        // A gauge is signed; no count of ours comes near the difference.
+        let metric = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+        metric.encode(self.0.encode_descriptor(name, help, None, MetricType::Gauge)?)
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        let metric = ConstCounter::new(value);
+        metric.encode(self.0.encode_descriptor(name, help, None, MetricType::Counter)?)
+    }
+
+    fn counters(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        values: &[(&str, u64)],
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (case, value) in values {
+            let labels = [(label, *case)];
+            ConstCounter::new(*value).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+}

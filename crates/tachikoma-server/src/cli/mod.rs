@@ -1,0 +1,153 @@
+//! The command line: what can be asked for, and the exit codes.
+//!
+//! 0: done. 1: it failed while running. 2: it was asked for the wrong way (arguments, variables,
+//! the configuration file). Errors go to standard error, what was asked for to standard output.
+
+mod config;
+mod serve;
+
+use std::ffi::OsString;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+
+use crate::config::{Config, ConfigError, Settings, file};
+
+/// Something was asked for the wrong way.
+const USAGE: u8 = 2;
+
+/// A cache for HTTP servers: reverse proxy, reference API, admin API.
+#[derive(Debug, Parser)]
+#[command(name = "tachikoma", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve: cache an upstream, the reference API, or both
+    Serve(ServeArgs),
+    /// Look at the settings a server would run with
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+}
+
+/// A file and what overrules it.
+#[derive(Debug, Args)]
+struct ServeArgs {
+    /// Configuration file (TOML); flags and TACHIKOMA_* variables overrule it
+    #[arg(long, env = "TACHIKOMA_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+impl ServeArgs {
+    fn resolve(self) -> Result<Config, ConfigError> {
+        let said = self.config.as_deref().map(file::load).transpose()?.unwrap_or_default();
+        // A variable that is not text is not a secret that could be typed either.
+        Config::resolve(said, self.settings, |name| std::env::var(name).ok())
+    }
+}
+
+/// Why a command ended without success.
+enum Failed {
+    /// Exit code 2.
+    Usage(ConfigError),
+    /// Exit code 1.
+    Run(anyhow::Error),
+}
+
+impl From<ConfigError> for Failed {
+    fn from(error: ConfigError) -> Self {
+        Self::Usage(error)
+    }
+}
+
+impl From<anyhow::Error> for Failed {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Run(error)
+    }
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let cli = match parse(&arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE));
+        }
+    };
+    let result = match cli.command {
+        Command::Serve(args) => serve::serve(args),
+        Command::Config(command) => config::run(command),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failed::Usage(error)) => fail(USAGE, &error.to_string()),
+        // `{:#}` prints the causes behind the first line.
+        Err(Failed::Run(error)) => fail(1, &format!("{error:#}")),
+    }
+}
+
+fn fail(code: u8, message: &str) -> ExitCode {
+    let _ = writeln!(io::stderr(), "error: {message}");
+    ExitCode::from(code)
+}
+
+/// Prints what was asked for. Whoever closed the pipe has seen enough.
+fn print(text: &str) {
+    let mut out = io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
+    let mut command = Cli::command();
+    let parsed = command.clone().try_get_matches_from(arguments);
+    parsed.and_then(|matches| Cli::from_arg_matches(&matches)).map_err(|error| {
+        let origin = variable_behind(&error, arguments);
+        match origin {
+            Some(variable) => command
+                .error(ErrorKind::ValueValidation, format!("{variable}: {}", first_line(&error))),
+            None => error,
+        }
+    })
+}
+
+/// The variable that a refused value came from, when the flag itself was not given.
+fn variable_behind(error: &clap::Error, arguments: &[OsString]) -> Option<String> {
+    if !matches!(error.kind(), ErrorKind::ValueValidation | ErrorKind::InvalidValue) {
+        return None;
+    }
+    let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg) else {
+        return None;
+    };
+    let flag = flag.split([' ', '=', '[']).next()?.to_owned();
+    let given = arguments.iter().any(|argument| argument.to_string_lossy().starts_with(&flag));
+    let id = flag.trim_start_matches('-');
+    let serve = Cli::command().find_subcommand("serve").cloned()?;
+    let argument = serve.get_arguments().find(|argument| argument.get_long() == Some(id))?.clone();
+    let variable = argument.get_env()?.to_string_lossy().into_owned();
+    (!given).then_some(variable)
+}
+
+fn first_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,130 @@
+//! Puts the parts together: listeners, the cache, the proxy.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use http::HeaderValue;
+use tachikoma_cache::{Clock, SystemClock};
+use tokio::net::TcpListener;
+use tower::util::BoxCloneSyncService;
+
+use crate::access_log::AccessLog;
+use crate::admin::Admin;
+use crate::admin::snapshot::Sources;
+use crate::config::values::{self, Upstream};
+use crate::config::{Config, Secrets, same_place};
+use crate::front::Front;
+use crate::listener::{self, Terms};
+use crate::proxy::Proxy;
+use crate::shutdown::{self, Shutdown};
+use crate::traffic::Traffic;
+
+/// A server that holds its ports and is ready to serve.
+pub struct Server {
+    public: TcpListener,
+    address: SocketAddr,
+    admin: Option<(TcpListener, SocketAddr)>,
+    secrets: Secrets,
+    front: Front,
+    terms: Terms,
+    log: AccessLog,
+    traffic: Arc<Traffic>,
+}
+
+impl Server {
+    /// Binds the ports and opens what the server needs.
+    ///
+    /// # Errors
+    ///
+    /// An address cannot be listened on, or the upstream turns out to be this server.
+    pub async fn start(config: Config) -> anyhow::Result<Self> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let public = listener::bind("listen", config.listen.0).await?;
+        let address = public.local_addr().context("the public listener has no address")?;
+        let admin = match config.admin {
+            values::Admin::Off => None,
+            values::Admin::At(at) => {
+                let listener = listener::bind("admin", at).await?;
+                let at = listener.local_addr().context("the admin listener has no address")?;
+                Some((listener, at))
+            }
+        };
+        if let Some(upstream) = &config.upstream {
+            refuse_loop(upstream, address).await?;
+        }
+        let upstream = config.upstream.as_ref().map(|upstream| {
+            BoxCloneSyncService::new(Proxy::new(upstream, config.proxy, Arc::clone(&clock)))
+        });
+        let own_host = HeaderValue::from_str(&address.to_string())?;
+        let log = AccessLog::start(config.access_log).context("the access log cannot start")?;
+        let traffic = Arc::new(Traffic::default());
+        let front = Front::new(
+            None,
+            upstream,
+            own_host,
+            Arc::clone(&traffic),
+            log.clone(),
+            Arc::clone(&clock),
+        );
+        let terms = Terms::new(config.limits, config.drain.0, clock);
+        let secrets = config.secrets;
+        Ok(Self { public, address, admin, secrets, front, terms, log, traffic })
+    }
+
+    /// Where the public listener is; with port 0 in the settings, the port that was free.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where the admin listener is, if it is on.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(|(_, address)| *address)
+    }
+
+    /// Serves until `shutdown` is asked for and open requests are done, or the drain time is over.
+    ///
+    /// # Errors
+    ///
+    /// A listener fails for good.
+    pub async fn run(self, shutdown: Shutdown) -> anyhow::Result<()> {
+        // The admin listener outlives the public one: it says how the draining goes.
+        let (public_is_done, admin_shutdown) = shutdown::channel();
+        let sources = Arc::new(Sources {
+            clock: Arc::clone(&self.terms.clock),
+            started: self.terms.clock.now(),
+            traffic: self.traffic,
+            terms: self.terms.clone(),
+            log: self.log.clone(),
+            draining: shutdown.clone(),
+        });
+        let admin = self.admin.map(|(listener, address)| {
+            tracing::info!(address = %format_args!("http://{address}"), "admin");
+            let handler = Admin::new(address.ip(), &self.secrets, sources);
+            let terms = self.terms.for_admin();
+            tokio::spawn(listener::serve(listener, handler, terms, admin_shutdown))
+        });
+        tracing::info!(address = %format_args!("http://{}", self.address), "serving");
+        let served = listener::serve(self.public, self.front, self.terms, shutdown).await;
+        public_is_done.ask();
+        if let Some(admin) = admin {
+            admin.await.context("the admin listener failed")??;
+        }
+        self.log.close();
+        tracing::info!("stopped");
+        served
+    }
+}
+
+/// Refuses an upstream whose name leads back to this server's own port.
+async fn refuse_loop(upstream: &Upstream, own: SocketAddr) -> anyhow::Result<()> {
+    // An unknown name is no reason not to start: the origin's name may appear later.
+    let found = tokio::net::lookup_host((upstream.host(), upstream.port())).await;
+    for at in found.into_iter().flatten() {
+        anyhow::ensure!(
+            !same_place(own, at),
+            "upstream: {upstream} is this server itself; give the address of the origin server"
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,11 @@
+//! The `tachikoma` binary from outside: its arguments, its files, its ports and its signals.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panic")]
+
+mod admin;
+mod cli;
+mod config_file;
+mod framing;
+mod proxy;
+mod shutdown;
+mod support;
