@@ -161,7 +161,7 @@ pub(crate) async fn run(shared: Arc<Shared>, job: Job) -> (Outcome, bool) {
                 lease: None,
             };
             // Dropped unpolled where there is no runtime: the seat's drop then ends the flight.
-            spawn(me.scope(lead(seat, job)));
+            spawn(Arc::new(me), lead(seat, job));
             (wave, false)
         }
     };

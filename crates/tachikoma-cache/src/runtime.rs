@@ -1,34 +1,20 @@
 //! The runtime and the locks that loads run on: Tokio and std, or shuttle's when its scheduler
 //! drives the tests.
 
-use std::future::Future;
+#[cfg_attr(feature = "__shuttle", path = "runtime/shuttle.rs")]
+#[cfg_attr(not(feature = "__shuttle"), path = "runtime/tokio.rs")]
+mod chosen;
 
-#[cfg(not(feature = "__shuttle"))]
-pub(crate) use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::any::Any;
+use std::sync::Arc;
 
-#[cfg(feature = "__shuttle")]
-pub(crate) use shuttle::sync::{Mutex, MutexGuard, PoisonError};
+pub(crate) use chosen::{Mutex, carried, spawn};
+
+/// What a task carries along for the code that runs in it.
+pub(crate) type Carried = Arc<dyn Any + Send + Sync>;
 
 /// A lock that a panic elsewhere does not poison for good: what it guards is consistent between any
 /// two of its statements.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Runs a future by itself. Without a runtime it is dropped, unpolled, and `false` comes back.
-#[cfg(not(feature = "__shuttle"))]
-pub(crate) fn spawn(future: impl Future<Output = ()> + Send + 'static) -> bool {
-    match tokio::runtime::Handle::try_current() {
-        Ok(runtime) => {
-            runtime.spawn(future);
-            true
-        }
-        Err(_) => false,
-    }
-}
-
-#[cfg(feature = "__shuttle")]
-pub(crate) fn spawn(future: impl Future<Output = ()> + Send + 'static) -> bool {
-    shuttle::future::spawn(future);
-    true
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> chosen::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

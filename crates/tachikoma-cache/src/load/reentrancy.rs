@@ -4,16 +4,12 @@
 //! Each load runs with the chain of loads that led to it. A loader that hides its call in a task of
 //! its own leaves the chain; the load timeout ends that wait.
 
-use std::future::Future;
 use std::sync::Arc;
 
 use super::flight::Kind;
 use crate::cache::Shared;
 use crate::key::Key;
-
-tokio::task_local! {
-    static RUNNING: Arc<Chain>;
-}
+use crate::runtime::carried;
 
 /// A load and the loads above it.
 pub(super) struct Chain {
@@ -33,7 +29,7 @@ impl Chain {
             namespace: key.namespace().as_str().to_owned(),
             name: key.name().to_owned(),
             kind,
-            above: RUNNING.try_with(Arc::clone).ok(),
+            above: carried().and_then(|carried| carried.downcast().ok()),
         }
     }
 
@@ -47,11 +43,6 @@ impl Chain {
             above = load.above.as_ref();
         }
         false
-    }
-
-    /// Runs the load's future with this chain.
-    pub(super) fn scope<F: Future>(self, load: F) -> impl Future<Output = F::Output> {
-        RUNNING.scope(Arc::new(self), load)
     }
 
     fn is_same(&self, other: &Self) -> bool {
