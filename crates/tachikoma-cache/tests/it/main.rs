@@ -7,3 +7,4 @@ mod bench;
 mod cached;
 mod glob;
 mod laws;
+mod stampede;
