@@ -9,6 +9,8 @@ mod cache;
 pub mod clock;
 mod codec;
 pub mod entry;
+#[cfg(feature = "redis")]
+mod envelope;
 pub mod error;
 pub mod expiry;
 pub mod glob;

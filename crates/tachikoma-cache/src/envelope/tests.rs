@@ -1,0 +1,291 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const OFFSET: Offset = Offset(-1500);
+
+fn meta() -> Meta {
+    Meta {
+        created: Time::from_millis(1_700_000_000_000),
+        soft_expiry: Some(Time::from_millis(1_700_000_030_000)),
+        hard_expiry: Some(Time::from_millis(1_700_000_060_000)),
+        type_tag: TypeTag(0x0102_0304_0506_0708),
+        codec: CodecId::Json,
+        marks: Marks::default(),
+    }
+}
+
+fn mark(group: &str, epoch: u64, counter: u64) -> Mark {
+    Mark {
+        group: Group::from_name(group),
+        at: Snapshot { epoch, counter },
+    }
+}
+
+fn sample() -> Vec<u8> {
+    let marks = [mark("t:a", 7, 1), mark("t:b", 7, 1), mark("t:c", 7, 300)];
+    let meta = Meta {
+        marks: marks.into_iter().collect(),
+        ..meta()
+    };
+    encode(&meta, b"{\"id\":42}", 9, OFFSET)
+}
+
+fn decoded(bytes: Vec<u8>) -> Result<Decoded, Unreadable> {
+    decode(&Bytes::from(bytes), OFFSET)
+}
+
+/// The same bytes with another checksum, as an attacker or a careless program would write them.
+fn resealed(mut bytes: Vec<u8>) -> Vec<u8> {
+    let end = bytes.len() - CHECKSUM_BYTES;
+    let checksum = xxh3_64(&bytes[..end]).to_le_bytes();
+    bytes[end..].copy_from_slice(&checksum);
+    bytes
+}
+
+#[track_caller]
+fn check_golden(meta: &Meta, payload: &[u8], expected: &str) {
+    let bytes = encode(meta, payload, 0xA0A1_A2A3_A4A5_A6A7, Offset(0));
+    let shown: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(shown, expected.replace(' ', ""));
+    let back = decode(&Bytes::from(bytes), Offset(0)).unwrap();
+    assert_eq!((&back.meta, back.payload.as_ref()), (meta, payload));
+    assert_eq!(back.incarnation, 0xA0A1_A2A3_A4A5_A6A7);
+}
+
+#[test]
+fn version_1_keeps_its_bytes() {
+    let plain = Meta {
+        soft_expiry: None,
+        hard_expiry: None,
+        ..meta()
+    };
+    check_golden(
+        &plain,
+        b"",
+        "f5544b 01 01 00 00 0807060504030201 a7a6a5a4a3a2a1a0 80d095ffbc31 00 d2b24763425bb0b3",
+    );
+    check_golden(
+        &meta(),
+        b"42",
+        "f5544b 01 01 00 03 0807060504030201 a7a6a5a4a3a2a1a0 80d095ffbc31 e0a499ffbc31 \
+         b0ba97ffbc31 00 3432 1474012d2e6a9311",
+    );
+    let marks = [mark("t:a", 1, 2), mark("t:b", 1, 2), mark("t:c", 3, 300)];
+    let own = Meta {
+        soft_expiry: meta().hard_expiry,
+        codec: CodecId::Own,
+        marks: marks.into_iter().collect(),
+        ..meta()
+    };
+    check_golden(
+        &own,
+        b"\0\xff",
+        "f5544b 01 02 00 05 0807060504030201 a7a6a5a4a3a2a1a0 80d095ffbc31 e0a499ffbc31 \
+         03 06 743a61 0100000000000000 02 07 743a62 06 743a63 0300000000000000 ac02 00ff 904f20e4fdcd4fcf",
+    );
+}
+
+#[test]
+fn a_truncated_entry_is_corrupt_at_every_length() {
+    let whole = sample();
+    for length in 1..whole.len() {
+        let cut = whole[..length].to_vec();
+        assert_eq!(
+            decoded(cut),
+            Err(Unreadable::Corrupt),
+            "{length} of {}",
+            whole.len()
+        );
+    }
+    assert_eq!(decoded(Vec::new()), Err(Unreadable::NotOurs));
+}
+
+#[test]
+fn no_flipped_bit_gives_an_entry() {
+    let whole = sample();
+    for place in 0..whole.len() * 8 {
+        let mut bytes = whole.clone();
+        bytes[place / 8] ^= 1 << (place % 8);
+        let result = decoded(bytes);
+        let expected = match place / 8 {
+            0..3 => Unreadable::NotOurs,
+            // The last bit turns version 1 into 0, the others into later ones.
+            3 if place % 8 == 0 => Unreadable::NotOurs,
+            3 => Unreadable::NewerVersion,
+            _ => Unreadable::Corrupt,
+        };
+        assert_eq!(result, Err(expected), "bit {place}");
+    }
+}
+
+#[track_caller]
+fn check_changed(place: usize, value: u8, expected: Unreadable) {
+    let mut bytes = sample();
+    bytes[place] = value;
+    assert_eq!(
+        decoded(resealed(bytes)),
+        Err(expected),
+        "byte {place} = {value}"
+    );
+}
+
+#[test]
+fn what_this_version_does_not_know_has_its_own_reason() {
+    check_changed(3, 2, Unreadable::NewerVersion);
+    check_changed(4, 99, Unreadable::UnknownCodec);
+    check_changed(5, 1, Unreadable::UnknownCompression);
+    check_changed(6, 8, Unreadable::Corrupt);
+    check_changed(6, HARD | SOFT | SOFT_IS_HARD, Unreadable::Corrupt);
+    assert_eq!(decoded(b"{\"id\":42}".to_vec()), Err(Unreadable::NotOurs));
+}
+
+#[test]
+fn lengths_that_claim_gigabytes_are_refused() {
+    let mut head = sample()[..HEAD_BYTES].to_vec();
+    head[6] = 0;
+    put_varint(&mut head, 1);
+    for (count, length) in [
+        (u64::MAX, 0),
+        (1, u64::MAX),
+        (1, 8 << 30),
+        (u64::MAX, u64::MAX),
+    ] {
+        let mut bytes = head.clone();
+        put_varint(&mut bytes, count);
+        put_varint(&mut bytes, length);
+        bytes.extend_from_slice(&[0; CHECKSUM_BYTES]);
+        assert_eq!(
+            decoded(resealed(bytes)),
+            Err(Unreadable::Corrupt),
+            "{count} × {length}"
+        );
+    }
+}
+
+#[test]
+fn the_first_mark_cannot_repeat_one_before() {
+    let mut bytes = sample()[..HEAD_BYTES].to_vec();
+    bytes[6] = 0;
+    bytes.extend([1, 1, 1]);
+    bytes.extend_from_slice(&[0; CHECKSUM_BYTES]);
+    assert_eq!(decoded(resealed(bytes)), Err(Unreadable::Corrupt));
+}
+
+#[test]
+fn a_number_has_at_most_64_bits() {
+    for (bytes, expected) in [
+        (vec![0xFF; 9], None),
+        ([vec![0xFF; 9], vec![0x01]].concat(), Some(u64::MAX)),
+        ([vec![0xFF; 9], vec![0x02]].concat(), None),
+        (vec![0xFF; 11], None),
+    ] {
+        assert_eq!(
+            Reader { rest: &bytes }.varint().ok(),
+            expected,
+            "{bytes:02x?}"
+        );
+    }
+}
+
+#[test]
+fn times_are_stored_as_the_server_has_them() {
+    let bytes = Bytes::from(encode(&meta(), b"", 0, Offset(2000)));
+    let elsewhere = decode(&bytes, Offset(-500)).unwrap().meta;
+    assert_eq!(
+        elsewhere.created.as_millis(),
+        meta().created.as_millis() + 2500
+    );
+    let here = decode(&bytes, Offset(2000)).unwrap().meta;
+    assert_eq!(here, meta());
+}
+
+#[test]
+fn the_head_alone_tells_when_an_entry_expires() {
+    let bytes = sample();
+    let whole = decoded(bytes.clone()).unwrap();
+    let payload_from = bytes.len() - CHECKSUM_BYTES - whole.payload.len();
+    assert_eq!(
+        decode_head(&bytes[..payload_from], OFFSET).unwrap(),
+        whole.meta
+    );
+    assert_eq!(
+        decode_head(&bytes[..payload_from - 1], OFFSET),
+        Err(Unreadable::Corrupt)
+    );
+}
+
+fn any_marks() -> impl Strategy<Value = Marks> {
+    let one = ("[a-z]:.{0,12}", 0..3_u64, any::<u64>())
+        .prop_map(|(name, epoch, counter)| mark(&name, epoch, counter % 3 * (u64::MAX / 3)));
+    prop::collection::vec(one, 0..6).prop_map(|marks| marks.into_iter().collect())
+}
+
+fn any_meta() -> impl Strategy<Value = Meta> {
+    // Far enough from both ends that no offset has to be cut off.
+    let time = || (1_u64 << 40..1 << 50).prop_map(Time::from_millis);
+    let expiry = || prop::option::of(time());
+    let codec = prop_oneof![Just(CodecId::Json), Just(CodecId::Own)];
+    (
+        time(),
+        expiry(),
+        expiry(),
+        any::<bool>(),
+        any::<u64>(),
+        codec,
+        any_marks(),
+    )
+        .prop_map(
+            |(created, hard_expiry, soft, same, tag, codec, marks)| Meta {
+                created,
+                soft_expiry: if same { hard_expiry } else { soft },
+                hard_expiry,
+                type_tag: TypeTag(tag),
+                codec,
+                marks,
+            },
+        )
+}
+
+proptest! {
+    #[test]
+    fn what_is_encoded_is_decoded(
+        meta in any_meta(),
+        payload in prop::collection::vec(any::<u8>(), 0..200),
+        incarnation: u64,
+        offset in -(1_i64 << 39)..1 << 39,
+    ) {
+        let bytes = Bytes::from(encode(&meta, &payload, incarnation, Offset(offset)));
+        let back = decode(&bytes, Offset(offset)).unwrap();
+        prop_assert_eq!(back, Decoded { meta, incarnation, payload: payload.into() });
+    }
+
+    /// Whatever is changed, with the checksum made good again: an answer, never a panic.
+    #[test]
+    fn changed_bytes_are_decoded_or_refused(
+        meta in any_meta(),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+        cut: prop::sample::Index,
+    ) {
+        let mut bytes = encode(&meta, b"payload", 1, Offset(0));
+        for (place, value) in changes {
+            let place = place.index(bytes.len());
+            bytes[place] = value;
+        }
+        bytes.truncate(CHECKSUM_BYTES + cut.index(bytes.len() - CHECKSUM_BYTES + 1));
+        let bytes = Bytes::from(resealed(bytes));
+        let _ = decode_head(&bytes, Offset(i64::MIN));
+        if let Ok(entry) = decode(&bytes, Offset(i64::MAX)) {
+            prop_assert!(entry.payload.len() < bytes.len());
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_decoded_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+        let mut framed = vec![0xF5, b'T', b'K', 1, 1, 0];
+        framed.extend_from_slice(&bytes);
+        framed.extend_from_slice(&[0; CHECKSUM_BYTES]);
+        let _ = decoded(resealed(framed));
+        prop_assert!(decoded(bytes).is_err());
+    }
+}
