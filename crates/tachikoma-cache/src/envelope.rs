@@ -102,16 +102,13 @@ pub(crate) fn encode(meta: &Meta, payload: &[u8], incarnation: u64, offset: Offs
     let same = meta.soft_expiry.is_some() && meta.soft_expiry == meta.hard_expiry;
     let flags = match (meta.hard_expiry, meta.soft_expiry) {
         (Some(_), Some(_)) if same => HARD | SOFT_IS_HARD,
-        (hard, soft) => u8::from(hard.is_some()) * HARD | u8::from(soft.is_some()) * SOFT,
+        (hard, soft) => u8::from(hard.is_some()) * HARD + u8::from(soft.is_some()) * SOFT,
     };
     out.extend([VERSION, meta.codec.as_byte(), NO_COMPRESSION, flags]);
     out.extend_from_slice(&meta.type_tag.0.to_le_bytes());
     out.extend_from_slice(&incarnation.to_le_bytes());
     let soft = meta.soft_expiry.filter(|_| !same);
-    for time in [Some(meta.created), meta.hard_expiry, soft]
-        .into_iter()
-        .flatten()
-    {
+    for time in [Some(meta.created), meta.hard_expiry, soft].into_iter().flatten() {
         put_varint(&mut out, offset.to_stored(time));
     }
     put_marks(&mut out, meta.marks.as_slice());
@@ -144,20 +141,15 @@ fn put_marks(out: &mut Vec<u8>, marks: &[Mark]) {
 /// Why they are none: see [`Unreadable`].
 pub(crate) fn decode(bytes: &Bytes, offset: Offset) -> Result<Decoded, Unreadable> {
     check_version(bytes)?;
-    let (content, checksum) = bytes
-        .split_last_chunk::<CHECKSUM_BYTES>()
-        .ok_or(Unreadable::Corrupt)?;
+    let (content, checksum) =
+        bytes.split_last_chunk::<CHECKSUM_BYTES>().ok_or(Unreadable::Corrupt)?;
     if xxh3_64(content) != u64::from_le_bytes(*checksum) {
         return Err(Unreadable::Corrupt);
     }
     let mut reader = Reader { rest: content };
     let (meta, incarnation) = reader.head(offset)?;
     let start = content.len() - reader.rest.len();
-    Ok(Decoded {
-        meta,
-        incarnation,
-        payload: bytes.slice(start..content.len()),
-    })
+    Ok(Decoded { meta, incarnation, payload: bytes.slice(start..content.len()) })
 }
 
 /// What the beginning of an entry's bytes says of it, without a look at the payload or the checksum:
@@ -209,27 +201,13 @@ impl<'a> Reader<'a> {
             _ => return Err(Unreadable::Corrupt),
         };
         let mut expiry = |there: bool| {
-            if there {
-                self.varint().map(|at| Some(offset.to_local(at)))
-            } else {
-                Ok(None)
-            }
+            if there { self.varint().map(|at| Some(offset.to_local(at))) } else { Ok(None) }
         };
         let hard_expiry = expiry(has_hard)?;
         let own_soft = expiry(has_soft)?;
         let soft_expiry = if same { hard_expiry } else { own_soft };
         let marks = self.marks()?;
-        Ok((
-            Meta {
-                created,
-                soft_expiry,
-                hard_expiry,
-                type_tag,
-                codec,
-                marks,
-            },
-            incarnation,
-        ))
+        Ok((Meta { created, soft_expiry, hard_expiry, type_tag, codec, marks }, incarnation))
     }
 
     fn marks(&mut self) -> Result<Marks, Unreadable> {
@@ -244,24 +222,15 @@ impl<'a> Reader<'a> {
                 marks.last().ok_or(Unreadable::Corrupt)?.at
             } else {
                 let epoch = u64::from_le_bytes(*self.array()?);
-                Snapshot {
-                    epoch,
-                    counter: self.varint()?,
-                }
+                Snapshot { epoch, counter: self.varint()? }
             };
-            marks.push(Mark {
-                group: Group::from_name(name),
-                at,
-            });
+            marks.push(Mark { group: Group::from_name(name), at });
         }
         Ok(marks.into_iter().collect())
     }
 
     fn bytes(&mut self, length: usize) -> Result<&'a [u8], Unreadable> {
-        let (taken, rest) = self
-            .rest
-            .split_at_checked(length)
-            .ok_or(Unreadable::Corrupt)?;
+        let (taken, rest) = self.rest.split_at_checked(length).ok_or(Unreadable::Corrupt)?;
         self.rest = rest;
         Ok(taken)
     }

@@ -6,6 +6,8 @@
 
 #[cfg(feature = "memory")]
 pub mod memory;
+#[cfg(feature = "redis")]
+pub mod redis;
 
 use std::fmt;
 
@@ -13,7 +15,7 @@ use futures_util::future::BoxFuture;
 
 use crate::clock::{Deadline, Time};
 use crate::entry::Entry;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::glob::Glob;
 use crate::invalidation::{Group, How, Snapshot};
 use crate::key::{Key, Namespace};
@@ -226,6 +228,17 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// Removes these keys (all of one namespace) and ends their leases.
     fn remove<'a>(&'a self, keys: &'a [Key<'a>], cx: &'a Cx) -> Op<'a, Removed>;
+
+    /// Remembers to remove the keys that match, because a [`scan`](Self::scan) for them could not
+    /// reach the store: from now on they are shown as absent, and they are removed when it is back.
+    ///
+    /// # Errors
+    ///
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) by a store that can always be reached.
+    fn defer_pattern(&self, namespace: &Namespace, glob: &Glob) -> Result<(), Error> {
+        let _ = (namespace, glob);
+        Err(ErrorKind::Unsupported.into())
+    }
 
     /// The keys of a namespace that match, `limit` at a time or somewhat more. A key that is there
     /// from the scan's beginning to its end is found.

@@ -16,18 +16,12 @@ fn meta() -> Meta {
 }
 
 fn mark(group: &str, epoch: u64, counter: u64) -> Mark {
-    Mark {
-        group: Group::from_name(group),
-        at: Snapshot { epoch, counter },
-    }
+    Mark { group: Group::from_name(group), at: Snapshot { epoch, counter } }
 }
 
 fn sample() -> Vec<u8> {
     let marks = [mark("t:a", 7, 1), mark("t:b", 7, 1), mark("t:c", 7, 300)];
-    let meta = Meta {
-        marks: marks.into_iter().collect(),
-        ..meta()
-    };
+    let meta = Meta { marks: marks.into_iter().collect(), ..meta() };
     encode(&meta, b"{\"id\":42}", 9, OFFSET)
 }
 
@@ -46,8 +40,10 @@ fn resealed(mut bytes: Vec<u8>) -> Vec<u8> {
 #[track_caller]
 fn check_golden(meta: &Meta, payload: &[u8], expected: &str) {
     let bytes = encode(meta, payload, 0xA0A1_A2A3_A4A5_A6A7, Offset(0));
-    let shown: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    assert_eq!(shown, expected.replace(' ', ""));
+    let expected = expected.replace(' ', "");
+    let digits = |at: usize| u8::from_str_radix(&expected[at..at + 2], 16).unwrap();
+    let golden: Vec<u8> = (0..expected.len()).step_by(2).map(digits).collect();
+    assert_eq!(bytes, golden, "{bytes:02x?}");
     let back = decode(&Bytes::from(bytes), Offset(0)).unwrap();
     assert_eq!((&back.meta, back.payload.as_ref()), (meta, payload));
     assert_eq!(back.incarnation, 0xA0A1_A2A3_A4A5_A6A7);
@@ -55,11 +51,7 @@ fn check_golden(meta: &Meta, payload: &[u8], expected: &str) {
 
 #[test]
 fn version_1_keeps_its_bytes() {
-    let plain = Meta {
-        soft_expiry: None,
-        hard_expiry: None,
-        ..meta()
-    };
+    let plain = Meta { soft_expiry: None, hard_expiry: None, ..meta() };
     check_golden(
         &plain,
         b"",
@@ -91,12 +83,7 @@ fn a_truncated_entry_is_corrupt_at_every_length() {
     let whole = sample();
     for length in 1..whole.len() {
         let cut = whole[..length].to_vec();
-        assert_eq!(
-            decoded(cut),
-            Err(Unreadable::Corrupt),
-            "{length} of {}",
-            whole.len()
-        );
+        assert_eq!(decoded(cut), Err(Unreadable::Corrupt), "{length} of {}", whole.len());
     }
     assert_eq!(decoded(Vec::new()), Err(Unreadable::NotOurs));
 }
@@ -123,11 +110,7 @@ fn no_flipped_bit_gives_an_entry() {
 fn check_changed(place: usize, value: u8, expected: Unreadable) {
     let mut bytes = sample();
     bytes[place] = value;
-    assert_eq!(
-        decoded(resealed(bytes)),
-        Err(expected),
-        "byte {place} = {value}"
-    );
+    assert_eq!(decoded(resealed(bytes)), Err(expected), "byte {place} = {value}");
 }
 
 #[test]
@@ -145,21 +128,12 @@ fn lengths_that_claim_gigabytes_are_refused() {
     let mut head = sample()[..HEAD_BYTES].to_vec();
     head[6] = 0;
     put_varint(&mut head, 1);
-    for (count, length) in [
-        (u64::MAX, 0),
-        (1, u64::MAX),
-        (1, 8 << 30),
-        (u64::MAX, u64::MAX),
-    ] {
+    for (count, length) in [(u64::MAX, 0), (1, u64::MAX), (1, 8 << 30), (u64::MAX, u64::MAX)] {
         let mut bytes = head.clone();
         put_varint(&mut bytes, count);
         put_varint(&mut bytes, length);
         bytes.extend_from_slice(&[0; CHECKSUM_BYTES]);
-        assert_eq!(
-            decoded(resealed(bytes)),
-            Err(Unreadable::Corrupt),
-            "{count} × {length}"
-        );
+        assert_eq!(decoded(resealed(bytes)), Err(Unreadable::Corrupt), "{count} × {length}");
     }
 }
 
@@ -180,11 +154,7 @@ fn a_number_has_at_most_64_bits() {
         ([vec![0xFF; 9], vec![0x02]].concat(), None),
         (vec![0xFF; 11], None),
     ] {
-        assert_eq!(
-            Reader { rest: &bytes }.varint().ok(),
-            expected,
-            "{bytes:02x?}"
-        );
+        assert_eq!(Reader { rest: &bytes }.varint().ok(), expected, "{bytes:02x?}");
     }
 }
 
@@ -192,10 +162,7 @@ fn a_number_has_at_most_64_bits() {
 fn times_are_stored_as_the_server_has_them() {
     let bytes = Bytes::from(encode(&meta(), b"", 0, Offset(2000)));
     let elsewhere = decode(&bytes, Offset(-500)).unwrap().meta;
-    assert_eq!(
-        elsewhere.created.as_millis(),
-        meta().created.as_millis() + 2500
-    );
+    assert_eq!(elsewhere.created.as_millis(), meta().created.as_millis() + 2500);
     let here = decode(&bytes, Offset(2000)).unwrap().meta;
     assert_eq!(here, meta());
 }
@@ -205,14 +172,8 @@ fn the_head_alone_tells_when_an_entry_expires() {
     let bytes = sample();
     let whole = decoded(bytes.clone()).unwrap();
     let payload_from = bytes.len() - CHECKSUM_BYTES - whole.payload.len();
-    assert_eq!(
-        decode_head(&bytes[..payload_from], OFFSET).unwrap(),
-        whole.meta
-    );
-    assert_eq!(
-        decode_head(&bytes[..payload_from - 1], OFFSET),
-        Err(Unreadable::Corrupt)
-    );
+    assert_eq!(decode_head(&bytes[..payload_from], OFFSET).unwrap(), whole.meta);
+    assert_eq!(decode_head(&bytes[..payload_from - 1], OFFSET), Err(Unreadable::Corrupt));
 }
 
 fn any_marks() -> impl Strategy<Value = Marks> {
@@ -226,25 +187,16 @@ fn any_meta() -> impl Strategy<Value = Meta> {
     let time = || (1_u64 << 40..1 << 50).prop_map(Time::from_millis);
     let expiry = || prop::option::of(time());
     let codec = prop_oneof![Just(CodecId::Json), Just(CodecId::Own)];
-    (
-        time(),
-        expiry(),
-        expiry(),
-        any::<bool>(),
-        any::<u64>(),
-        codec,
-        any_marks(),
+    (time(), expiry(), expiry(), any::<bool>(), any::<u64>(), codec, any_marks()).prop_map(
+        |(created, hard_expiry, soft, same, tag, codec, marks)| Meta {
+            created,
+            soft_expiry: if same { hard_expiry } else { soft },
+            hard_expiry,
+            type_tag: TypeTag(tag),
+            codec,
+            marks,
+        },
     )
-        .prop_map(
-            |(created, hard_expiry, soft, same, tag, codec, marks)| Meta {
-                created,
-                soft_expiry: if same { hard_expiry } else { soft },
-                hard_expiry,
-                type_tag: TypeTag(tag),
-                codec,
-                marks,
-            },
-        )
 }
 
 proptest! {

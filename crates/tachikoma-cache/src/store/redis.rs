@@ -1,0 +1,217 @@
+//! Entries in Redis or Valkey.
+//!
+//! [`RedisStore`] puts together what its parts decide: [`layout`] names, [`link`] says whether the
+//! connection is good, [`manager`] keeps one, [`read`], [`write`](mod@write) and [`scan`] run
+//! operations, [`pending`] remembers invalidations that Redis has not taken and [`courier`] sends
+//! them again. The protocol of leases and incarnations is that of `docs/src/consistency.md`.
+//!
+//! It never sends `KEYS`, `FLUSHALL` or `FLUSHDB`, and no command whose text a caller wrote.
+
+mod config;
+mod courier;
+mod layout;
+mod link;
+mod manager;
+mod pending;
+mod read;
+mod reply;
+mod scan;
+mod scripts;
+mod write;
+
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, oneshot};
+use tokio::task::AbortHandle;
+
+pub use config::RedisConfig;
+
+use crate::clock::{Clock, Time};
+use crate::entry::Entry;
+use crate::error::{Error, ErrorKind};
+use crate::glob::Glob;
+use crate::invalidation::{Group, How, Snapshot};
+use crate::key::{Key, Namespace};
+use crate::stats::StoreStats;
+use crate::store::{
+    Begin, Cursor, Cx, Groups, Guarantee, Health, Lease, Op, Page, Peek, Purpose, Removed, Store,
+    Want, When, Written,
+};
+use courier::Errands;
+use link::Link;
+use pending::{Book, Work};
+
+/// A store in a Redis (6 or newer) or Valkey server.
+///
+/// It has one connection, which all operations share, and one background task in the runtime in
+/// which it was made; both end when it is dropped. While the server is away every operation fails
+/// at once, and invalidations are kept and sent when it is back.
+pub struct RedisStore {
+    shared: Arc<Shared>,
+    task: AbortHandle,
+}
+
+struct Shared {
+    link: Arc<Link>,
+    book: Book,
+    errands: Errands,
+}
+
+impl RedisStore {
+    /// Connects. A server that cannot be reached is not an error: the store then begins degraded
+    /// and goes on trying, after a warning in the log.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Rejected`] if the server refuses user or password, or is too old;
+    /// [`ErrorKind::Config`] outside of a Tokio runtime.
+    pub async fn connect(config: RedisConfig, clock: Arc<dyn Clock>) -> Result<Self, Error> {
+        let runtime = Handle::try_current()
+            .map_err(|_| Error::new(ErrorKind::Config, "Redis needs a Tokio runtime"))?;
+        let shared = Arc::new(Shared {
+            link: Arc::new(Link::new(config, clock)),
+            book: Book::default(),
+            errands: Errands::default(),
+        });
+        let (first, outcome) = oneshot::channel();
+        let task = runtime.spawn(work(Arc::clone(&shared), first)).abort_handle();
+        let store = Self { shared, task };
+        match outcome.await {
+            Ok(Err(fault)) if fault.kind == ErrorKind::Rejected => Err(fault.into()),
+            _ => Ok(store),
+        }
+    }
+}
+
+/// The background task of a store.
+async fn work(shared: Arc<Shared>, first: oneshot::Sender<Result<(), reply::Fault>>) {
+    /// Runs also when the runtime throws the task away.
+    struct Ended(Arc<Link>);
+    impl Drop for Ended {
+        fn drop(&mut self) {
+            self.0.end();
+        }
+    }
+    let _ended = Ended(Arc::clone(&shared.link));
+    let connected = Notify::new();
+    futures_util::future::join(
+        manager::run(&shared.link, &connected, first),
+        courier::run(&shared.link, &shared.book, &shared.errands, &connected),
+    )
+    .await;
+}
+
+impl Drop for RedisStore {
+    fn drop(&mut self) {
+        self.task.abort();
+        let lost = self.shared.book.len();
+        if lost > 0 {
+            tracing::warn!(lost, "invalidations that Redis has not taken end with the store");
+        }
+    }
+}
+
+impl fmt::Debug for RedisStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisStore")
+            .field("config", &self.shared.link.config)
+            .field("health", &self.health())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Store for RedisStore {
+    fn peek(&self, _: &Key<'_>, _: Time, _: &mut dyn FnMut(&Entry, Guarantee)) -> Peek {
+        Peek::Ask
+    }
+
+    fn read<'a>(
+        &'a self,
+        keys: &'a [Key<'a>],
+        cx: &'a Cx,
+    ) -> Op<'a, Vec<Option<(Entry, Guarantee)>>> {
+        Box::pin(self.shared.read(keys, cx))
+    }
+
+    fn begin<'a>(
+        &'a self,
+        keys: &'a [Key<'a>],
+        purpose: Purpose,
+        cx: &'a Cx,
+    ) -> Op<'a, Vec<Begin>> {
+        Box::pin(self.shared.begin(keys, purpose, cx))
+    }
+
+    fn write<'a>(
+        &'a self,
+        key: &'a Key<'a>,
+        entry: Entry,
+        when: When<'a>,
+        cx: &'a Cx,
+    ) -> Op<'a, Written> {
+        Box::pin(async move { self.shared.write(key, &entry, when, cx).await })
+    }
+
+    fn abandon(&self, key: &Key<'_>, lease: Lease) {
+        self.shared.abandon(key, lease);
+    }
+
+    fn touch<'a>(&'a self, key: &'a Key<'a>, expiry: Option<Time>, cx: &'a Cx) -> Op<'a, bool> {
+        Box::pin(self.shared.touch(key, expiry, cx))
+    }
+
+    fn remove<'a>(&'a self, keys: &'a [Key<'a>], cx: &'a Cx) -> Op<'a, Removed> {
+        Box::pin(self.shared.remove(keys, cx))
+    }
+
+    fn defer_pattern(&self, namespace: &Namespace, glob: &Glob) -> Result<(), Error> {
+        self.shared.book.defer(namespace, Work::Matching(glob.clone()));
+        Ok(())
+    }
+
+    fn scan<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        at: Cursor,
+        glob: &'a Glob,
+        want: Want,
+        limit: usize,
+        cx: &'a Cx,
+    ) -> Op<'a, Page> {
+        Box::pin(self.shared.scan(namespace, at, glob, want, limit, cx))
+    }
+
+    fn groups(&self) -> &dyn Groups {
+        self
+    }
+
+    fn stats(&self) -> StoreStats {
+        StoreStats {
+            errors: self.shared.link.errors.get(),
+            pending: self.shared.book.len(),
+            ..StoreStats::default()
+        }
+    }
+
+    fn health(&self) -> Health {
+        self.shared.link.health()
+    }
+}
+
+impl Groups for RedisStore {
+    fn snapshot<'a>(&'a self, namespace: &'a Namespace, cx: &'a Cx) -> Op<'a, Snapshot> {
+        Box::pin(self.shared.snapshot(namespace, cx))
+    }
+
+    fn invalidate<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        groups: &'a [Group],
+        how: How,
+        cx: &'a Cx,
+    ) -> Op<'a, ()> {
+        Box::pin(self.shared.invalidate(namespace, groups, how, cx))
+    }
+}

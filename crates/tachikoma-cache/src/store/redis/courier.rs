@@ -1,0 +1,278 @@
+//! Sends what callers do not wait for: invalidations that Redis has not confirmed, leases that were
+//! given back, entries that cannot be read.
+//!
+//! It decides only when: at once on a new connection, when something is left over, and every second
+//! until all is in. It is a part of the store's one background task.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use ::redis::Pipeline;
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+use super::layout;
+use super::link::{Connection, Link};
+use super::pending::{Book, Claim, Work};
+use super::reply::{self, Fault};
+use super::scripts;
+use crate::clock::Deadline;
+use crate::error::ErrorKind;
+use crate::glob::Glob;
+use crate::invalidation::{Group, How};
+use crate::key::Namespace;
+
+const RETRY_EVERY: Duration = Duration::from_secs(1);
+
+/// How long one batch may take: it is not a caller that waits.
+const BATCH_WITHIN: Duration = Duration::from_secs(2);
+
+/// How many errands wait at most. What is dropped is not missed: a lease ends by itself and a
+/// broken entry is met again.
+const MAX_ERRANDS: usize = 10_000;
+
+/// How many groups a namespace remembers before its floor is raised instead.
+const MAX_GROUP_FIELDS: usize = 100_000;
+
+const SCAN_COUNT: usize = 1000;
+
+/// Something to do that nobody waits for.
+#[derive(Debug)]
+pub(super) enum Errand {
+    /// End this lease if it still has this token.
+    Release { lease: String, token: [u8; 16] },
+    /// Remove an entry that cannot be read.
+    Discard { entry: String },
+}
+
+/// The errands, shared.
+#[derive(Debug, Default)]
+pub(super) struct Errands {
+    list: Mutex<Vec<Errand>>,
+    wake: Notify,
+}
+
+impl Errands {
+    /// Never waits.
+    pub(super) fn add(&self, errand: Errand) {
+        {
+            let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+            if list.len() >= MAX_ERRANDS {
+                return;
+            }
+            list.push(errand);
+        }
+        self.wake.notify_one();
+    }
+
+    fn take(&self) -> Vec<Errand> {
+        std::mem::take(&mut *self.list.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Works until it is dropped.
+pub(super) async fn run(link: &Arc<Link>, book: &Book, errands: &Errands, connected: &Notify) {
+    loop {
+        let work = async {
+            tokio::select! {
+                () = connected.notified() => {}
+                () = errands.wake.notified() => {}
+                () = book.left_over.notified() => {}
+            }
+        };
+        // An error: the time passed.
+        let _ = timeout(RETRY_EVERY, work).await;
+        let Ok(connection) = link.connection() else {
+            continue;
+        };
+        // Kept until the end, so that one that is refused for good does not hold up the others.
+        let mut failed = Vec::new();
+        while let Some(sending) = book.take() {
+            let Some(claim) = sending.claim() else { break };
+            match deliver(link, &connection, claim).await {
+                Ok(()) => sending.confirm(),
+                Err(fault) => {
+                    link.errors.count(fault.kind);
+                    tracing::debug!(reason = fault.text(), "an invalidation is still pending");
+                    failed.push(sending);
+                    if fault.kind != ErrorKind::Rejected {
+                        break;
+                    }
+                }
+            }
+        }
+        if !failed.is_empty() {
+            drop(failed);
+            // Without a pause it would only spin: what failed woke it.
+            let _ = timeout(RETRY_EVERY, connected.notified()).await;
+        }
+        run_errands(link, &connection, errands.take()).await;
+    }
+}
+
+async fn run_errands(link: &Link, connection: &Connection, errands: Vec<Errand>) {
+    let mut commands = Pipeline::new();
+    for errand in &errands {
+        match errand {
+            Errand::Release { lease, token } => {
+                commands.add_command(scripts::RELEASE.by_text(&[lease], &[token]));
+            }
+            Errand::Discard { entry } => {
+                commands.cmd("UNLINK").arg(entry);
+            }
+        }
+    }
+    if !errands.is_empty()
+        && let Err(fault) =
+            link.pipeline(connection, &commands, Deadline::after(BATCH_WITHIN)).await
+    {
+        link.errors.count(fault.kind);
+    }
+}
+
+/// Sends one pending invalidation.
+async fn deliver(link: &Link, connection: &Connection, claim: &Claim) -> Result<(), Fault> {
+    let space = &claim.namespace;
+    match &claim.work {
+        Work::Keys(names) => {
+            let entries: Vec<_> = names.iter().map(|name| layout::entry_of(space, name)).collect();
+            let leases: Vec<_> = names.iter().map(|name| layout::lease_of(space, name)).collect();
+            let deadline = Deadline::after(BATCH_WITHIN);
+            unlink(link, connection, &leases, &entries, deadline).await
+        }
+        Work::Groups(groups, how) => {
+            let deadline = Deadline::after(BATCH_WITHIN);
+            invalidate(link, connection, space, groups, *how, deadline).await
+        }
+        Work::Matching(glob) => {
+            if glob.is_match_all() {
+                raise_floor(link, connection, space).await?;
+            }
+            unlink_matching(link, connection, space, glob).await
+        }
+    }
+}
+
+/// Removes entries with their leases. The leases go first: a load that stores in between must not
+/// put an old value where nothing removes it any more.
+async fn unlink(
+    link: &Link,
+    connection: &Connection,
+    leases: &[String],
+    entries: &[String],
+    deadline: Deadline,
+) -> Result<(), Fault> {
+    let mut commands = Pipeline::new();
+    commands.cmd("UNLINK").arg(leases);
+    commands.cmd("UNLINK").arg(entries);
+    for answer in link.pipeline(connection, &commands, deadline).await? {
+        reply::integer(answer).map_err(|fault| link.refused(connection, fault))?;
+    }
+    Ok(())
+}
+
+async fn unlink_matching(
+    link: &Link,
+    connection: &Connection,
+    space: &Namespace,
+    glob: &Glob,
+) -> Result<(), Fault> {
+    let mut cursor = 0;
+    loop {
+        let deadline = Deadline::after(BATCH_WITHIN);
+        let (next, found) =
+            scan(link, connection, space, cursor, glob, SCAN_COUNT, deadline).await?;
+        if !found.is_empty() {
+            let entries: Vec<_> = found.iter().map(|name| layout::entry_of(space, name)).collect();
+            let leases: Vec<_> = found.iter().map(|name| layout::lease_of(space, name)).collect();
+            unlink(link, connection, &leases, &entries, deadline).await?;
+        }
+        if next == 0 {
+            return Ok(());
+        }
+        cursor = next;
+    }
+}
+
+/// One step of a scan: where to go on (0: the end), and the keys that match, each once.
+pub(super) async fn scan(
+    link: &Link,
+    connection: &Connection,
+    space: &Namespace,
+    cursor: u64,
+    glob: &Glob,
+    count: usize,
+    deadline: Deadline,
+) -> Result<(u64, Vec<String>), Fault> {
+    let mut command = ::redis::cmd("SCAN");
+    command.arg(cursor).arg("MATCH").arg(layout::pattern(space, glob)).arg("COUNT").arg(count);
+    let mut answer = reply::array(link.call(connection, &command, deadline).await?)?.into_iter();
+    let next = reply::number(answer.next().unwrap_or_default())?
+        .ok_or_else(|| reply::unexpected(::redis::Value::Nil))?;
+    let mut found = Vec::new();
+    for name in reply::array(answer.next().unwrap_or_default())? {
+        let Some(name) = reply::bytes(name)? else {
+            continue;
+        };
+        if let Some(part) = layout::parse(space, &name)
+            && glob.matches(part.name().as_bytes())
+        {
+            found.push(part.name().to_owned());
+        }
+    }
+    found.sort_unstable();
+    found.dedup();
+    Ok((next, found))
+}
+
+/// Counts an invalidation of these groups.
+pub(super) async fn invalidate(
+    link: &Link,
+    connection: &Connection,
+    space: &Namespace,
+    groups: &[Group],
+    how: How,
+    deadline: Deadline,
+) -> Result<(), Fault> {
+    let fields: Vec<String> = groups.iter().map(|group| field(group, how)).collect();
+    run_invalidate(link, connection, space, MAX_GROUP_FIELDS, &fields, deadline).await
+}
+
+/// Invalidates every entry of the namespace that has groups.
+async fn raise_floor(link: &Link, connection: &Connection, space: &Namespace) -> Result<(), Fault> {
+    // No field may be kept, so all are forgotten and the floor is raised.
+    run_invalidate(link, connection, space, 0, &[], Deadline::after(BATCH_WITHIN)).await
+}
+
+async fn run_invalidate(
+    link: &Link,
+    connection: &Connection,
+    space: &Namespace,
+    most: usize,
+    fields: &[String],
+    deadline: Deadline,
+) -> Result<(), Fault> {
+    let (epoch, most) = (rand::random::<u64>().to_string(), most.to_string());
+    let mut arguments: Vec<&[u8]> = vec![epoch.as_bytes(), most.as_bytes()];
+    arguments.extend(fields.iter().map(String::as_bytes));
+    let key = layout::groups(space);
+    match link.eval(connection, &scripts::INVALIDATE, &[&key], &arguments, deadline).await {
+        // A server that is out of memory still removes: without the counters everything that has
+        // groups is invalid, which is more than was asked for and never less.
+        Err(fault) if fault.code == "OOM" => {
+            let mut command = ::redis::cmd("UNLINK");
+            command.arg(key);
+            link.call(connection, &command, deadline).await.and_then(reply::integer).map(drop)
+        }
+        answer => answer.and_then(reply::integer).map(drop),
+    }
+}
+
+/// The field of the counters in which the last invalidation of a group stands.
+pub(super) fn field(group: &Group, how: How) -> String {
+    let kind = match how {
+        How::Hard => 'h',
+        How::Soft => 's',
+    };
+    format!("{kind}:{}", group.as_str())
+}

@@ -1,0 +1,192 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn space() -> Namespace {
+    Namespace::default()
+}
+
+fn keys(names: &[&str]) -> Work {
+    Work::Keys(names.iter().map(|name| (*name).to_owned()).collect())
+}
+
+fn groups(names: &[&str], how: How) -> Work {
+    Work::Groups(Group::tags(names).unwrap(), how)
+}
+
+fn matching(glob: &str) -> Work {
+    Work::Matching(Glob::new(glob).unwrap())
+}
+
+fn group(tag: &str) -> Group {
+    Group::tag(tag).unwrap()
+}
+
+#[test]
+fn what_is_entered_is_pending_until_it_is_confirmed() {
+    let book = Book::default();
+    let sending = book.enter(&space(), keys(&["a", "b"]));
+    assert!(book.covers(&space(), "a") && !book.covers(&space(), "c"));
+    assert!(!book.covers(&Namespace::new("other").unwrap(), "a"));
+    assert_eq!(book.len(), 2);
+    sending.confirm();
+    assert!(!book.covers(&space(), "a"));
+    assert_eq!(book.len(), 0);
+}
+
+#[test]
+fn what_its_caller_dropped_is_sent_again_and_only_once_at_a_time() {
+    let book = Book::default();
+    let sending = book.enter(&space(), keys(&["a"]));
+    assert!(book.take().is_none(), "its caller is sending it");
+    drop(sending);
+    let again = book.take().unwrap();
+    assert_eq!(again.claim().unwrap().work, keys(&["a"]));
+    assert!(book.take().is_none());
+    drop(again);
+    book.take().unwrap().confirm();
+    assert_eq!(book.len(), 0);
+}
+
+#[test]
+fn a_confirmation_does_not_reach_what_was_entered_later() {
+    let book = Book::default();
+    let first = book.enter(&space(), keys(&["a", "b"]));
+    let second = book.enter(&space(), keys(&["a"]));
+    first.confirm();
+    assert!(book.covers(&space(), "a") && !book.covers(&space(), "b"));
+    second.confirm();
+    assert!(!book.covers(&space(), "a"));
+}
+
+#[test]
+fn a_hard_invalidation_is_not_weakened_by_a_soft_one() {
+    let book = Book::default();
+    book.defer(&space(), groups(&["a"], How::Hard));
+    book.defer(&space(), groups(&["a", "b"], How::Soft));
+    assert_eq!(book.of_group(&space(), &group("a")), Some(How::Hard));
+    assert_eq!(book.of_group(&space(), &group("b")), Some(How::Soft));
+    assert_eq!(book.of_group(&space(), &group("c")), None);
+    let hard = book.take().unwrap();
+    assert_eq!(hard.claim().unwrap().work, groups(&["a"], How::Hard));
+    let soft = book.take().unwrap();
+    assert_eq!(soft.claim().unwrap().work, groups(&["b"], How::Soft));
+    hard.confirm();
+    soft.confirm();
+    assert_eq!(book.len(), 0);
+}
+
+#[test]
+fn a_pattern_covers_what_it_matches_and_is_kept_once() {
+    let book = Book::default();
+    book.defer(&space(), matching("user:*"));
+    book.defer(&space(), matching("user:*"));
+    assert_eq!(book.len(), 1);
+    assert!(book.covers(&space(), "user:1") && !book.covers(&space(), "order:1"));
+    book.take().unwrap().confirm();
+    assert!(!book.covers(&space(), "user:1"));
+}
+
+#[test]
+fn a_full_list_makes_the_whole_namespace_pending() {
+    let mut list = Pending::new(10);
+    let other = Namespace::new("other").unwrap();
+    list.enter(&other, keys(&["x"]));
+    let mut claims = Vec::new();
+    for i in 0..10 {
+        claims.push(list.enter(&space(), keys(&[&i.to_string()])));
+    }
+    assert_eq!(list.len(), 2);
+    assert!(list.covers(&space(), "never named"));
+    assert!(!list.covers(&other, "never named"));
+    for claim in &claims {
+        list.confirm(claim);
+    }
+    assert!(list.covers(&space(), "0"), "one of them is in, the others are forgotten");
+    let everything = list.take().unwrap();
+    assert_eq!(everything.work, matching("*"));
+    list.confirm(&everything);
+    assert!(!list.covers(&space(), "0"));
+}
+
+#[test]
+fn many_patterns_become_one_for_everything() {
+    let mut list = Pending::new(MAX_PENDING);
+    for i in 0..=MAX_GLOBS {
+        list.enter(&space(), matching(&format!("{i}:*")));
+    }
+    assert_eq!(list.len(), 1);
+    assert!(list.covers(&space(), "x"));
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Enter(u8),
+    Confirm(usize),
+    Release(usize),
+    Take,
+}
+
+proptest! {
+    /// Whatever the order of entering, sending, failing and confirming: a key is pending exactly
+    /// as long as its last invalidation has not been confirmed.
+    #[test]
+    fn nothing_is_lost_and_nothing_stays(
+        steps in prop::collection::vec(
+            prop_oneof![
+                (0_u8..4).prop_map(Step::Enter),
+                (0_usize..6).prop_map(Step::Confirm),
+                (0_usize..6).prop_map(Step::Release),
+                Just(Step::Take),
+            ],
+            0..40,
+        ),
+    ) {
+        let mut list = Pending::new(1000);
+        let mut claims: Vec<Claim> = Vec::new();
+        // For each key, the ticket that must be confirmed.
+        let mut model: HashMap<String, u64> = HashMap::new();
+        let named = |claim: &Claim| match &claim.work {
+            Work::Keys(names) => names.clone(),
+            _ => Vec::new(),
+        };
+        for step in steps {
+            match step {
+                Step::Enter(name) => {
+                    let claim = list.enter(&space(), keys(&[&name.to_string()]));
+                    model.insert(name.to_string(), claim.ticket);
+                    claims.push(claim);
+                }
+                Step::Take => {
+                    if let Some(claim) = list.take() {
+                        for name in named(&claim) {
+                            model.insert(name, claim.ticket);
+                        }
+                        claims.push(claim);
+                    }
+                }
+                Step::Confirm(at) | Step::Release(at) if at >= claims.len() => {}
+                Step::Confirm(at) => {
+                    let claim = claims.remove(at);
+                    model.retain(|_, ticket| *ticket != claim.ticket);
+                    list.confirm(&claim);
+                }
+                Step::Release(at) => {
+                    let claim = claims.remove(at);
+                    list.release(&claim);
+                }
+            }
+            for name in 0..4 {
+                let name = name.to_string();
+                prop_assert_eq!(list.covers(&space(), &name), model.contains_key(&name));
+            }
+        }
+        for claim in claims.drain(..) {
+            list.release(&claim);
+        }
+        while let Some(claim) = list.take() {
+            list.confirm(&claim);
+        }
+        prop_assert_eq!(list.len(), 0);
+    }
+}

@@ -1,0 +1,68 @@
+//! The scripts that run in Redis, where one command is not enough.
+//!
+//! Constant texts: what differs comes as `KEYS` and `ARGV` only. None is on the path of a hit, and
+//! none takes longer with more entries.
+
+use std::sync::LazyLock;
+
+use super::link::Lua;
+
+/// Stores a loaded value while its lease is valid, and ends the lease.
+///
+/// `KEYS`: entry, lease. `ARGV`: token, value, milliseconds to live or empty. Answers 1 if stored.
+/// The last command reads the entry because a write ends its tracking (`CLIENT TRACKING`) on this
+/// connection, and a read begins it again.
+pub(super) static FILL: LazyLock<Lua> = LazyLock::new(|| {
+    Lua::new(
+        "if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
+if ARGV[3] == '' then redis.call('SET', KEYS[1], ARGV[2])
+else redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
+redis.call('DEL', KEYS[2])
+redis.call('EXISTS', KEYS[1])
+return 1",
+    )
+});
+
+/// Ends a lease that was not used.
+///
+/// `KEYS`: lease. `ARGV`: token.
+pub(super) static RELEASE: LazyLock<Lua> = LazyLock::new(|| {
+    Lua::new(
+        "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
+return 0",
+    )
+});
+
+/// Replaces an entry that is still the one that the caller saw.
+///
+/// `KEYS`: entry, lease. `ARGV`: the last eight bytes of the entry as it was seen (its checksum;
+/// empty: it was absent), value, milliseconds to live or empty, 1 to end the lease too. Answers 1
+/// if it was replaced.
+pub(super) static REPLACE: LazyLock<Lua> = LazyLock::new(|| {
+    Lua::new(
+        "if redis.call('GETRANGE', KEYS[1], -8, -1) ~= ARGV[1] then return 0 end
+if ARGV[3] == '' then redis.call('SET', KEYS[1], ARGV[2])
+else redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
+if ARGV[4] == '1' then redis.call('DEL', KEYS[2]) end
+return 1",
+    )
+});
+
+/// Invalidates groups.
+///
+/// `KEYS`: the counters. `ARGV`: an epoch if there is none yet, the most fields that may be kept,
+/// then the field of each group. When there are too many, all groups are forgotten and the floor is
+/// raised, so that nothing of them comes back.
+pub(super) static INVALIDATE: LazyLock<Lua> = LazyLock::new(|| {
+    Lua::new(
+        "redis.call('HSETNX', KEYS[1], '@e', ARGV[1])
+local counter = redis.call('HINCRBY', KEYS[1], '@c', 1)
+for i = 3, #ARGV do redis.call('HSET', KEYS[1], ARGV[i], counter) end
+if redis.call('HLEN', KEYS[1]) > tonumber(ARGV[2]) then
+  local epoch = redis.call('HGET', KEYS[1], '@e')
+  redis.call('UNLINK', KEYS[1])
+  redis.call('HSET', KEYS[1], '@e', epoch, '@c', counter, '@f', counter)
+end
+return counter",
+    )
+});

@@ -1,0 +1,8 @@
+//! The Redis store on real servers.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod bench;
+mod groups;
+mod leases;
+mod operations;
