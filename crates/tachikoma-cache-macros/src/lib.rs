@@ -1,7 +1,7 @@
 //! The `#[cached]` attribute of `tachikoma-cache`: `get_or_load` around a function.
 //!
-//! It decides nothing at run time: it writes the call that one would write by hand. The arguments of
-//! the attribute are read in [`options`], key templates in [`template`].
+//! It decides nothing at run time: it writes the call that one would write by hand. The arguments
+//! of the attribute are read in [`options`], key templates in [`template`].
 
 mod options;
 mod template;

@@ -69,7 +69,8 @@ fn parse(template: &str) -> Result<Vec<Part>, String> {
                 let after_another = matches!(parts.last(), Some(Part::Argument(_)));
                 if after_another && !text.contains(':') {
                     return Err(format!(
-                        "{{{name}}} needs a ':' before it, or two lists of arguments could give one key"
+                        "{{{name}}} needs a ':' before it, or two lists of arguments could give \
+                         one key"
                     ));
                 }
                 if !text.is_empty() {

@@ -119,8 +119,11 @@ impl Cache {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable), [`ErrorKind::TimedOut`](crate::ErrorKind::TimedOut) or [`ErrorKind::Rejected`](crate::ErrorKind::Rejected) if the store
-    /// failed; [`ErrorKind::InvalidKey`](crate::ErrorKind::InvalidKey). A value that cannot be decoded is a miss, and counted.
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable),
+    /// [`ErrorKind::TimedOut`](crate::ErrorKind::TimedOut) or
+    /// [`ErrorKind::Rejected`](crate::ErrorKind::Rejected) if the store failed;
+    /// [`ErrorKind::InvalidKey`](crate::ErrorKind::InvalidKey). A value that cannot be decoded is a
+    /// miss, and counted.
     pub async fn get<T: Cacheable>(&self, key: &str) -> Result<Option<Hit<T>>, Error> {
         let key = self.key(key)?;
         let shared = self.shared();
@@ -169,8 +172,10 @@ impl Cache {
     ///
     /// # Errors
     ///
-    /// As [`get`](Self::get); also [`ErrorKind::InvalidTtl`](crate::ErrorKind::InvalidTtl), [`ErrorKind::InvalidTag`](crate::ErrorKind::InvalidTag),
-    /// [`ErrorKind::Unencodable`](crate::ErrorKind::Unencodable), [`ErrorKind::TooLarge`](crate::ErrorKind::TooLarge).
+    /// As [`get`](Self::get); also [`ErrorKind::InvalidTtl`](crate::ErrorKind::InvalidTtl),
+    /// [`ErrorKind::InvalidTag`](crate::ErrorKind::InvalidTag),
+    /// [`ErrorKind::Unencodable`](crate::ErrorKind::Unencodable),
+    /// [`ErrorKind::TooLarge`](crate::ErrorKind::TooLarge).
     pub fn set<'a, T: Cacheable>(
         &'a self,
         key: &'a str,

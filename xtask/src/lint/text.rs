@@ -41,7 +41,8 @@ fn too_wide(file: &TextFile) -> impl Iterator<Item = Finding> {
 
 /// An address cannot be broken, and neither can the row of a table.
 fn cannot_wrap(line: &str) -> bool {
-    line.contains("://") || line.trim_start().starts_with('|')
+    let prose = line.trim_start().trim_start_matches(['/', '!']).trim_start();
+    line.contains("://") || prose.starts_with('|')
 }
 
 fn too_long(file: &TextFile) -> Option<Finding> {
@@ -85,6 +86,7 @@ mod tests {
         assert_eq!(wide("é".repeat(100)), 0);
         assert_eq!(wide("é".repeat(101)), 1);
         assert_eq!(wide(format!("| {} |", "a".repeat(100))), 0);
+        assert_eq!(wide(format!("//! | {} |", "a".repeat(100))), 0);
         assert_eq!(wide(format!("[1]: https://example.com/{}", "a".repeat(100))), 0);
     }
 

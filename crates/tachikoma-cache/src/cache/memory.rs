@@ -42,8 +42,10 @@ impl CacheBuilder<MemoryConfig> {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config), [`ErrorKind::InvalidTtl`](crate::ErrorKind::InvalidTtl) or [`ErrorKind::InvalidNamespace`](crate::ErrorKind::InvalidNamespace) if a
-    /// setting is not allowed; the message names it.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config),
+    /// [`ErrorKind::InvalidTtl`](crate::ErrorKind::InvalidTtl) or
+    /// [`ErrorKind::InvalidNamespace`](crate::ErrorKind::InvalidNamespace) if a setting is not
+    /// allowed; the message names it.
     pub fn build(self) -> Result<Cache, Error> {
         let store = MemoryStore::new(self.store.clone(), Arc::clone(&self.clock))?;
         self.finish(store)

@@ -143,7 +143,8 @@ fn one<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     }
 }
 
-/// A rebound name is a name: an address cannot be rebound, and `localhost` never leaves the machine.
+/// A rebound name is a name: an address cannot be rebound, and `localhost` never leaves the
+/// machine.
 fn is_this_machine(host: &str) -> bool {
     let literal = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
     host.eq_ignore_ascii_case("localhost") || literal.parse::<IpAddr>().is_ok()

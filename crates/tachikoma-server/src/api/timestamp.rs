@@ -20,7 +20,8 @@ const LAST: i64 = 253_402_300_799_999;
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// The time `millis` milliseconds after the Unix epoch; outside of 1970 to 9999 the nearest end.
+    /// The time `millis` milliseconds after the Unix epoch; outside of 1970 to 9999 the nearest
+    /// end.
     #[must_use]
     pub const fn from_millis(millis: i64) -> Self {
         Self(if millis < 0 {

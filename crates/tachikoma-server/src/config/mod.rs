@@ -36,7 +36,14 @@ pub struct Settings {
     #[arg(long, env = "TACHIKOMA_UPSTREAM", value_name = "URL")]
     pub upstream: Option<Upstream>,
     /// Serve the reference API under /api
-    #[arg(long, env = "TACHIKOMA_API", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(
+        long,
+        env = "TACHIKOMA_API",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
     pub api: Option<bool>,
     /// Database of the reference API [default: `sqlite://tachikoma.db`]
     #[arg(long, env = "TACHIKOMA_DATABASE", value_name = "URL")]

@@ -32,9 +32,9 @@ fn a_request_goes_to_the_upstream_with_host_and_target_as_they_were() {
 fn what_the_client_says_about_itself_does_not_reach_the_upstream() {
     let origin = Origin::saying("hello");
     let server = proxy(&origin);
-    let claims = "X-Forwarded-For: 6.6.6.6\r\nx-forwarded-host: evil\r\nX-Forwarded-Proto: https\r\n\
-                  Forwarded: for=6.6.6.6;host=evil\r\nX-Forwarded-Port: 123\r\nX-Real-IP: 6.6.6.6\r\n\
-                  X-Host: evil\r\n";
+    let claims = "X-Forwarded-For: 6.6.6.6\r\nx-forwarded-host: evil\r\n\
+                  X-Forwarded-Proto: https\r\nForwarded: for=6.6.6.6;host=evil\r\n\
+                  X-Forwarded-Port: 123\r\nX-Real-IP: 6.6.6.6\r\nX-Host: evil\r\n";
     assert_eq!(send(server.address(), request("GET", "/", claims)).status, 200);
     let seen = origin.only();
     assert!(!seen.head.contains("evil") && !seen.head.contains("6.6.6.6"), "{}", seen.head);

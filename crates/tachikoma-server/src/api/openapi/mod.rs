@@ -63,16 +63,16 @@ fn document() -> Value {
 
 const DESCRIPTION: &str = "\
 Reads go through a data cache and say in `Server-Timing` what it did: `hit`, `stale`, `load` (the \
-database was read) or `miss` (the cache could not be used). A read without such a row is 404 and is \
-not kept.
+database was read) or `miss` (the cache could not be used). A read without such a row is 404 and \
+is not kept.
 
 A write is committed and then taken out of the cache. 200, 201 and 204 mean that both are done: \
 what is read from then on is new. 202 with `Cache-Invalidation: pending` means that the row is \
 written and the cache could not be told in time; it is told as soon as possible.
 
-Missions and specs carry a strong `ETag`; `If-None-Match` on a read gives 304, `If-Match` on a write \
-412. A `version` in the body of a write is the version that the caller has seen; if it is another \
-one by now, nothing is written and the answer is 409.
+Missions and specs carry a strong `ETag`; `If-None-Match` on a read gives 304, `If-Match` on a \
+write 412. A `version` in the body of a write is the version that the caller has seen; if it is \
+another one by now, nothing is written and the answer is 409.
 
 Every error is an `application/problem+json` (RFC 9457). HEAD is allowed wherever GET is.";
 

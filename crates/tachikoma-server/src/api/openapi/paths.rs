@@ -107,7 +107,14 @@ impl Operation {
 /// All parameters by name.
 pub(super) fn parameters() -> Value {
     let tags = json!({ "type": "string" });
-    let header = |name: &str, description: &str| json!({ "name": name, "in": "header", "description": description, "schema": tags });
+    let header = |name: &str, description: &str| {
+        json!({
+            "name": name,
+            "in": "header",
+            "description": description,
+            "schema": tags,
+        })
+    };
     json!({
         "id": {
             "name": "id",

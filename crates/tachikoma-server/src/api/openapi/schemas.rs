@@ -57,8 +57,8 @@ fn expected_version() -> Value {
         "type": "integer",
         "minimum": 1,
         "maximum": u32::MAX,
-        "description": "The version that the caller has seen. If it is another one by now, or there \
-            is no such row, nothing is written and the answer is 409. Left out: any version.",
+        "description": "The version that the caller has seen. If it is another one by now, or \
+            there is no such row, nothing is written and the answer is 409. Left out: any version.",
     })
 }
 
@@ -228,8 +228,8 @@ fn problems() -> Value {
                 },
                 "value": {
                     "type": "string",
-                    "description": "What was there, shortened; left out when nothing was there or it \
-                        is a secret.",
+                    "description": "What was there, shortened; left out when nothing was there or \
+                        it is a secret.",
                 },
                 "allowed": { "type": "string", "description": "What may be there." },
             },

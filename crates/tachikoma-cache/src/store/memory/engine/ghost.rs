@@ -1,7 +1,8 @@
 //! Remembers what was evicted lately: fingerprints of keys, no keys and no values.
 //!
 //! It decides whether a key that comes back was wanted too soon after it left. It may mistake one
-//! key for another (32 bits of the hash); that costs a better place in a queue, never a wrong value.
+//! key for another (32 bits of the hash); that costs a better place in a queue, never a wrong
+//! value.
 //!
 //! The ghost queue of S3-FIFO (Yang et al., SOSP 2023, §4.1).
 
