@@ -9,7 +9,12 @@ use std::{fmt, sync::Arc};
 use argon2::{Argon2, PasswordHasher, PasswordVerifier};
 use tokio::sync::Semaphore;
 
-use super::{limits, problem::Problem, token};
+use super::{limits, problem::Problem};
+
+/// A hash with the parameters of all others that no known password has: the check for an unknown
+/// email address takes as long as that of a wrong password.
+const DECOY: &str = "$argon2id$v=19$m=19456,t=2,p=1$YSBzYWx0IG9mIG5vYm9keQ$\
+                     AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8";
 
 /// A password as it was sent. `Debug` does not show it.
 #[derive(Clone)]
@@ -32,20 +37,15 @@ impl fmt::Debug for Password {
 #[derive(Debug)]
 pub(crate) struct Passwords {
     turns: Arc<Semaphore>,
-    /// A hash that no password has: an unknown email address takes as long as a wrong password.
-    decoy: String,
+}
+
+impl Default for Passwords {
+    fn default() -> Self {
+        Self { turns: Arc::new(Semaphore::new(limits::HASHES_AT_ONCE)) }
+    }
 }
 
 impl Passwords {
-    /// Makes the decoy, which takes one hash.
-    pub(crate) async fn new() -> Result<Self, Problem> {
-        let turns = Arc::new(Semaphore::new(limits::HASHES_AT_ONCE));
-        let mut passwords = Self { turns, decoy: String::new() };
-        let nobodys = Password(format!("{:?}", token::random_bytes()));
-        passwords.decoy = passwords.hash(nobodys).await?;
-        Ok(passwords)
-    }
-
     /// The hash of a new password in PHC string format, with a fresh salt.
     pub(crate) async fn hash(&self, password: Password) -> Result<String, Problem> {
         let hashed = self.run(move || {
@@ -64,7 +64,7 @@ impl Passwords {
         hash: Option<String>,
     ) -> Result<bool, Problem> {
         let known = hash.is_some();
-        let hash = hash.unwrap_or_else(|| self.decoy.clone());
+        let hash = hash.unwrap_or_else(|| DECOY.to_owned());
         let checked = self.run(move || {
             Argon2::default().verify_password(password.0.as_bytes(), hash.as_str()).is_ok()
         });
@@ -103,9 +103,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_password_has_its_own_hash_only_and_each_hash_its_salt() {
-        let passwords = Passwords::new().await.unwrap();
+        let passwords = Passwords::default();
         let hash = passwords.hash(password("correct horse")).await.unwrap();
-        assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
+        let parameters = "$argon2id$v=19$m=19456,t=2,p=1$";
+        assert!(hash.starts_with(parameters), "{hash}");
+        assert!(DECOY.starts_with(parameters) && DECOY.len() == hash.len(), "{hash}");
         assert_ne!(hash, passwords.hash(password("correct horse")).await.unwrap());
         assert!(passwords.check(password("correct horse"), Some(hash.clone())).await.unwrap());
         assert!(!passwords.check(password("wrong horse"), Some(hash)).await.unwrap());
@@ -115,7 +117,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_request_waits_for_its_turn_only_so_long() {
-        let passwords = Passwords { turns: Arc::new(Semaphore::new(0)), decoy: String::new() };
+        let passwords = Passwords { turns: Arc::new(Semaphore::new(0)) };
         let refused = passwords.hash(password("late")).await.unwrap_err();
         assert_eq!(refused.status(), http::StatusCode::SERVICE_UNAVAILABLE);
     }

@@ -106,9 +106,7 @@ impl ApiState {
         let key = database.secret(TOKEN_KEY, fresh).await.map_err(failed)?;
         let tokens = TokenHasher::new(&key)
             .ok_or_else(|| OpenError::new("the key of the sessions is damaged", "wrong length"))?;
-        let passwords = Passwords::new()
-            .await
-            .map_err(|_| OpenError::new("passwords cannot be hashed", "see the log"))?;
+        let passwords = Passwords::default();
         let logins = Mutex::default();
         let inner = Inner { database, cache, options, tokens, passwords, logins };
         Ok(Self { inner: Arc::new(inner) })

@@ -3,7 +3,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panic")]
 
+mod caching;
+mod concurrency;
 mod missions;
+mod openapi;
+mod problems;
 mod sessions;
+mod socket;
 mod specs;
 mod support;

@@ -290,15 +290,13 @@ fn end_session() -> Value {
 }
 
 fn get_document() -> Value {
-    let document = json!({
-        "description": "The document.",
-        "content": { "application/json": { "schema": { "type": "object" } } },
-    });
-    let not_modified = json!({ "$ref": "#/components/responses/NotModified" });
+    let headers = &["ETag", "Cache-Control"];
+    let mut document = empty("The document.", headers);
+    document["content"] = json!({ "application/json": { "schema": { "type": "object" } } });
     let mut operation = Operation::new("getDocument", "description", "Read this document")
         .parameters(&["if_none_match"])
         .answers(200, document)
-        .answers(304, not_modified);
+        .answers(304, empty("The client has the current document.", headers));
     operation.problems.clear();
     operation.build()
 }

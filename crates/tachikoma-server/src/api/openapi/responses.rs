@@ -6,7 +6,7 @@ use super::schemas;
 use crate::api::problem;
 
 /// The problems by status: name, what it means, headers beside it.
-const PROBLEMS: [(u16, &str, &str, &[&str]); 13] = [
+const PROBLEMS: [(u16, &str, &str, &[&str]); 12] = [
     (400, "InvalidRequest", "The path, the query or the JSON syntax is not valid.", &[]),
     (
         401,
@@ -24,7 +24,6 @@ const PROBLEMS: [(u16, &str, &str, &[&str]); 13] = [
     (429, "TooManyLogins", "Too many attempts to log in with this address.", &["Retry-After"]),
     (500, "Internal", "The server failed; its log says why.", &[]),
     (503, "Busy", "The database, or the check of passwords, is busy.", &["Retry-After"]),
-    (405, "MethodNotAllowed", "The method is not allowed here.", &["Allow"]),
 ];
 
 fn reference(kind: &str, name: &str) -> Value {
@@ -80,7 +79,6 @@ pub(super) fn headers() -> Value {
     let header =
         |description: &str| json!({ "description": description, "schema": { "type": "string" } });
     json!({
-        "Allow": header("The methods that are allowed."),
         "Cache-Control": header("no-cache: ask each time. no-store: keep nowhere."),
         "Cache-Invalidation": {
             "description": "The row is written; the cache has not been told yet.",
