@@ -152,8 +152,8 @@ pub(crate) fn decode(bytes: &Bytes, offset: Offset) -> Result<Decoded, Unreadabl
     Ok(Decoded { meta, incarnation, payload: bytes.slice(start..content.len()) })
 }
 
-/// What the beginning of an entry's bytes says of it, without a look at the payload or the checksum:
-/// enough to count what is live, not to use it.
+/// What the beginning of an entry's bytes says of it, without a look at the payload or the
+/// checksum: enough to count what is live, not to use it.
 ///
 /// # Errors
 ///

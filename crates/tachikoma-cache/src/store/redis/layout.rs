@@ -10,9 +10,9 @@
 //!
 //! No two of them are equal: the namespace ends at the first colon; after it comes `g` alone or
 //! `{v`; an entry ends with `}` and a lease with `l`. An entry and its lease are in one slot of a
-//! cluster: the hash tag ends at the first `}`, at the same place in both, and the `v` keeps it from
-//! being empty. The counters have no hash tag, so that namespaces spread over the slots; what is
-//! later to live beside them can be called `{NS:g}…`.
+//! cluster: the hash tag ends at the first `}`, at the same place in both, and the `v` keeps it
+//! from being empty. The counters have no hash tag, so that namespaces spread over the slots; what
+//! is later to live beside them can be called `{NS:g}…`.
 
 use crate::glob::{Glob, escape};
 use crate::key::{Key, Namespace};
