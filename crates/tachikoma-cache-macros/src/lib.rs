@@ -16,7 +16,7 @@ use options::Options;
 
 /// Caches the result of an async function.
 ///
-/// ```ignore
+/// ```text
 /// #[cached(cache = CACHE, key = "user:{id}", ttl = "60s", tags("users", "team:{team}"))]
 /// async fn user(id: u64, team: String) -> Result<User, sqlx::Error> {
 ///     load_user(id, &team).await
