@@ -1,17 +1,19 @@
-//! Puts the parts together: listeners, the cache, the proxy.
+//! Puts the parts together: listeners, the cache, the API, the proxy.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use http::HeaderValue;
-use tachikoma_cache::{Clock, SystemClock};
+use tachikoma_cache::Cache;
 use tokio::net::TcpListener;
 use tower::util::BoxCloneSyncService;
 
 use crate::access_log::AccessLog;
 use crate::admin::Admin;
 use crate::admin::snapshot::Sources;
+use crate::api::{self, ApiState};
 use crate::config::values::{self, Upstream};
 use crate::config::{Config, Secrets, same_place};
 use crate::front::Front;
@@ -19,6 +21,9 @@ use crate::listener::{self, Terms};
 use crate::proxy::Proxy;
 use crate::shutdown::{self, Shutdown};
 use crate::traffic::Traffic;
+
+/// How long the database may take to end what is under way.
+const DATABASE_CLOSE: Duration = Duration::from_secs(5);
 
 /// A server that holds its ports and is ready to serve.
 pub struct Server {
@@ -30,6 +35,9 @@ pub struct Server {
     terms: Terms,
     log: AccessLog,
     traffic: Arc<Traffic>,
+    cache: Cache,
+    in_memory: bool,
+    api: Option<ApiState>,
 }
 
 impl Server {
@@ -37,9 +45,9 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// An address cannot be listened on, or the upstream turns out to be this server.
+    /// An address cannot be listened on, the cache or the database cannot be opened, or the
+    /// upstream turns out to be this server.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let public = listener::bind("listen", config.listen.0).await?;
         let address = public.local_addr().context("the public listener has no address")?;
         let admin = match config.admin {
@@ -53,6 +61,18 @@ impl Server {
         if let Some(upstream) = &config.upstream {
             refuse_loop(upstream, address).await?;
         }
+        let cache = Cache::connect(config.cache.reveal()).await.context("cache")?;
+        let clock = Arc::clone(cache.clock());
+        let api = if config.api {
+            Some(
+                ApiState::open(config.database.reveal(), cache.clone())
+                    .await
+                    .context("database")?,
+            )
+        } else {
+            None
+        };
+        let api_route = api.clone().map(|state| BoxCloneSyncService::new(api::router(state)));
         let upstream = config.upstream.as_ref().map(|upstream| {
             BoxCloneSyncService::new(Proxy::new(upstream, config.proxy, Arc::clone(&clock)))
         });
@@ -60,7 +80,7 @@ impl Server {
         let log = AccessLog::start(config.access_log).context("the access log cannot start")?;
         let traffic = Arc::new(Traffic::default());
         let front = Front::new(
-            None,
+            api_route,
             upstream,
             own_host,
             Arc::clone(&traffic),
@@ -69,7 +89,20 @@ impl Server {
         );
         let terms = Terms::new(config.limits, config.drain.0, clock);
         let secrets = config.secrets;
-        Ok(Self { public, address, admin, secrets, front, terms, log, traffic })
+        let in_memory = config.cache.is_memory();
+        Ok(Self {
+            public,
+            address,
+            admin,
+            secrets,
+            front,
+            terms,
+            log,
+            traffic,
+            cache,
+            in_memory,
+            api,
+        })
     }
 
     /// Where the public listener is; with port 0 in the settings, the port that was free.
@@ -92,6 +125,8 @@ impl Server {
         let (public_is_done, admin_shutdown) = shutdown::channel();
         let sources = Arc::new(Sources {
             clock: Arc::clone(&self.terms.clock),
+            cache: self.cache,
+            in_memory: self.in_memory,
             started: self.terms.clock.now(),
             traffic: self.traffic,
             terms: self.terms.clone(),
@@ -109,6 +144,11 @@ impl Server {
         public_is_done.ask();
         if let Some(admin) = admin {
             admin.await.context("the admin listener failed")??;
+        }
+        if let Some(api) = self.api
+            && tokio::time::timeout(DATABASE_CLOSE, api.close()).await.is_err()
+        {
+            tracing::warn!("the database did not close in time");
         }
         self.log.close();
         tracing::info!("stopped");

@@ -181,8 +181,7 @@ mod tests {
 
     fn guard(address: &str, with_token: bool) -> Guard {
         let secret = |text| with_token.then(|| Secret::new(text).expect("long enough"));
-        let secrets =
-            Secrets { admin: secret(ADMIN), admin_read: secret(READ), ..Secrets::default() };
+        let secrets = Secrets { admin: secret(ADMIN), admin_read: secret(READ) };
         Guard::new(address.parse().expect("an address"), &secrets)
     }
 

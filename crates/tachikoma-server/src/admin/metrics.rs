@@ -12,7 +12,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-use super::snapshot::Snapshot;
+use super::snapshot::{CacheFigures, Snapshot};
 
 /// What the text is.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -30,7 +30,7 @@ struct Series(Snapshot);
 
 impl Collector for Series {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let Snapshot { process, http } = &self.0;
+        let Snapshot { process, http, cache } = &self.0;
         let mut write = Writer(encoder);
         write.gauge("uptime_seconds", "Time since the start", process.uptime_ms / 1000)?;
         if let Some(bytes) = process.resident_bytes {
@@ -55,13 +55,48 @@ impl Collector for Series {
         write.counter("http_body_bytes", "Bytes of response bodies", traffic.body_bytes)?;
         write.counter("http_cut_off", "Responses that broke off", traffic.cut_off)?;
         let dropped = http.access_log_dropped;
-        write.counter("access_log_dropped", "Access log lines without room", dropped)
+        write.counter("access_log_dropped", "Access log lines without room", dropped)?;
+        write.cache(cache)
     }
 }
 
 struct Writer<'a>(DescriptorEncoder<'a>);
 
 impl Writer<'_> {
+    fn cache(&mut self, cache: &CacheFigures) -> fmt::Result {
+        let up = u64::from(cache.reason.is_none());
+        self.gauge("cache_up", "1 while the store does its work, 0 while it does not", up)?;
+        self.counter("cache_hits", "Lookups that found a fresh value", cache.hits)?;
+        self.counter("cache_misses", "Lookups that did not", cache.misses)?;
+        self.counter("cache_stale_hits", "Lookups answered stale", cache.stale_hits)?;
+        self.counter("cache_loads", "Loaders that were run", cache.loads)?;
+        self.counter("cache_load_failures", "Loaders that failed", cache.load_failures)?;
+        let millis = cache.load_time_ms;
+        self.counter("cache_load_milliseconds", "Time that loaders took together", millis)?;
+        let waited = cache.coalesced;
+        self.counter("cache_coalesced", "Callers that waited for another's load", waited)?;
+        let refused = cache.refused_fills;
+        self.counter("cache_refused_fills", "Loads that an invalidation overtook", refused)?;
+        for (name, help, value) in [
+            ("cache_entries", "Live entries", cache.entries),
+            ("cache_bytes", "Bytes held", cache.bytes),
+        ] {
+            value.map_or(Ok(()), |value| self.gauge(name, help, value))?;
+        }
+        if let (Some(size), Some(count)) = (cache.evictions_by_size, cache.evictions_by_count) {
+            let help = "Entries pushed out, by the bound that was met";
+            let causes = [("size", size), ("count", count)];
+            self.counters("cache_evictions", help, "cause", &causes)?;
+        }
+        if let Some(expired) = cache.expirations {
+            self.counter("cache_expirations", "Entries that expired and were freed", expired)?;
+        }
+        let pending = cache.pending_invalidations;
+        self.gauge("cache_pending_invalidations", "Invalidations not in yet", pending)?;
+        let errors: Vec<_> = cache.errors.iter().map(|(kind, n)| (*kind, *n)).collect();
+        self.counters("cache_errors", "Errors by kind", "kind", &errors)
+    }
+
     fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
         // A gauge is signed; no count of ours comes near the difference.
         let metric = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));

@@ -1,4 +1,4 @@
-//! The admin API on its own listener: statistics, metrics, probes.
+//! The admin API on its own listener: statistics, metrics, probes, purge.
 //!
 //! It never shares a port, a router or a cache with the public listener. [`guard`] decides who may
 //! come in before anything else looks at a request. Answers are never stored and never shown
@@ -6,6 +6,7 @@
 
 mod guard;
 mod metrics;
+mod purge;
 pub(crate) mod snapshot;
 
 use std::convert::Infallible;
@@ -16,7 +17,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Json};
-use axum::routing::get;
+use axum::routing::{get, post};
 use http::header::{self, HeaderName};
 use http::{HeaderValue, Request, Response, StatusCode};
 use tachikoma_cache::Clock;
@@ -58,6 +59,7 @@ impl Admin {
             .route("/metrics", get(metrics))
             .route("/livez", get(livez))
             .route("/readyz", get(readyz))
+            .route("/purge", post(purge::purge))
             .fallback(async || problem(StatusCode::NOT_FOUND, "There is nothing at this path."))
             .method_not_allowed_fallback(wrong_method)
             .with_state(sources);
@@ -116,7 +118,8 @@ async fn readyz(State(sources): State<Arc<Sources>>) -> Response<Body> {
     if sources.draining.is_asked() {
         return problem(StatusCode::SERVICE_UNAVAILABLE, "The server is stopping.");
     }
-    Json(serde_json::json!({ "status": "ready" })).into_response()
+    let status = if sources.is_degraded() { "degraded" } else { "ready" };
+    Json(serde_json::json!({ "status": status })).into_response()
 }
 
 async fn wrong_method(request: Request<Body>) -> Response<Body> {

@@ -1,9 +1,12 @@
 //! Reads every counter of the server at one moment. `/stats` and `/metrics` say the same.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
-use tachikoma_cache::{Clock, Time};
+use tachikoma_cache::stats::Evictions;
+use tachikoma_cache::{Cache, CacheStats, Clock, ErrorKind, Health, Removed, Time};
 
 use crate::access_log::AccessLog;
 use crate::listener::Terms;
@@ -13,6 +16,9 @@ use crate::traffic::{Traffic, TrafficStats};
 /// Where the counters are.
 pub(crate) struct Sources {
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) cache: Cache,
+    /// Whether the store is this process's memory: the tier that counts are of.
+    pub(crate) in_memory: bool,
     pub(crate) started: Time,
     pub(crate) traffic: Arc<Traffic>,
     pub(crate) terms: Terms,
@@ -25,6 +31,7 @@ pub(crate) struct Sources {
 pub(super) struct Snapshot {
     pub(super) process: Process,
     pub(super) http: Http,
+    pub(super) cache: CacheFigures,
 }
 
 /// The process itself.
@@ -46,14 +53,93 @@ pub(super) struct Http {
     pub(super) access_log_dropped: u64,
 }
 
+/// The cache, over all its namespaces. `null`: the store does not know.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct CacheFigures {
+    pub(super) status: &'static str,
+    /// Why it is degraded; without secrets.
+    pub(super) reason: Option<String>,
+    pub(super) degraded_ms: Option<u64>,
+    pub(super) hits: u64,
+    pub(super) misses: u64,
+    pub(super) hit_rate: f64,
+    pub(super) stale_hits: u64,
+    pub(super) loads: u64,
+    pub(super) load_failures: u64,
+    pub(super) load_time_ms: u64,
+    pub(super) coalesced: u64,
+    pub(super) refused_fills: u64,
+    pub(super) entries: Option<u64>,
+    pub(super) bytes: Option<u64>,
+    pub(super) evictions: Option<u64>,
+    pub(super) evictions_by_size: Option<u64>,
+    pub(super) evictions_by_count: Option<u64>,
+    pub(super) expirations: Option<u64>,
+    pub(super) pending_invalidations: u64,
+    pub(super) errors: BTreeMap<&'static str, u64>,
+}
+
+impl CacheFigures {
+    fn of(stats: &CacheStats, health: Health, now: Time) -> Self {
+        let (status, reason, since) = match health {
+            Health::Up => ("up", None, None),
+            Health::Degraded { since, reason } => ("degraded", Some(reason), Some(since)),
+        };
+        let by_cause = stats.evictions_by_cause;
+        Self {
+            status,
+            reason,
+            degraded_ms: since.map(|since| millis(now.since(since))),
+            hits: stats.hits,
+            misses: stats.misses,
+            hit_rate: stats.hit_rate(),
+            stale_hits: stats.stale_hits,
+            loads: stats.loads,
+            load_failures: stats.load_failures,
+            load_time_ms: millis(stats.load_time),
+            coalesced: stats.coalesced,
+            refused_fills: stats.refused_fills,
+            entries: stats.size,
+            bytes: stats.bytes,
+            evictions: stats.evictions,
+            evictions_by_size: by_cause.map(|Evictions { size, .. }| size),
+            evictions_by_count: by_cause.map(|Evictions { count, .. }| count),
+            expirations: stats.expirations,
+            pending_invalidations: stats.pending_invalidations,
+            errors: stats
+                .errors
+                .iter()
+                .map(|(kind, n): (ErrorKind, u64)| (kind.label(), n))
+                .collect(),
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 impl Sources {
+    /// So many entries in the one tier there is.
+    pub(super) fn in_tier(&self, found: u64) -> Removed {
+        if self.in_memory {
+            Removed { memory: Some(found), redis: None }
+        } else {
+            Removed { memory: None, redis: Some(found) }
+        }
+    }
+
+    pub(super) fn is_degraded(&self) -> bool {
+        self.cache.health() != Health::Up
+    }
+
     pub(super) fn snapshot(&self) -> Snapshot {
-        let uptime = self.clock.now().since(self.started);
+        let now = self.clock.now();
         Snapshot {
             process: Process {
                 version: env!("CARGO_PKG_VERSION"),
                 pid: std::process::id(),
-                uptime_ms: u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX),
+                uptime_ms: millis(now.since(self.started)),
                 resident_bytes: resident_bytes(),
             },
             http: Http {
@@ -61,6 +147,7 @@ impl Sources {
                 traffic: self.traffic.stats(),
                 access_log_dropped: self.log.dropped(),
             },
+            cache: CacheFigures::of(&self.cache.stats(), self.cache.health(), now),
         }
     }
 }

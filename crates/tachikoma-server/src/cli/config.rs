@@ -85,7 +85,6 @@ mod tests {
         let settings = Settings {
             admin_token_file: None,
             admin_read_token_file: None,
-            session_secret_file: None,
             upstream: None,
             api: Some(true),
             ..settings

@@ -4,6 +4,7 @@
 //! the configuration file). Errors go to standard error, what was asked for to standard output.
 
 mod config;
+mod remote;
 mod serve;
 
 use std::ffi::OsString;
@@ -11,8 +12,10 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::error::{ContextKind, ContextValue};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+
+use tachikoma_cache::ErrorKind;
 
 use crate::config::{Config, ConfigError, Settings, file};
 
@@ -34,6 +37,10 @@ enum Command {
     /// Look at the settings a server would run with
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    /// Print the statistics of a running server
+    Stats(remote::Where),
+    /// Remove what a key, a pattern, a tag or a URL names from a running server's cache
+    Purge(remote::PurgeArgs),
 }
 
 /// A file and what overrules it.
@@ -87,13 +94,21 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Serve(args) => serve::serve(args),
         Command::Config(command) => config::run(command),
+        Command::Stats(at) => remote::stats(&at),
+        Command::Purge(args) => remote::purge(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failed::Usage(error)) => fail(USAGE, &error.to_string()),
         // `{:#}` prints the causes behind the first line.
-        Err(Failed::Run(error)) => fail(1, &format!("{error:#}")),
+        Err(Failed::Run(error)) => fail(code_of(&error), &format!("{error:#}")),
     }
+}
+
+/// The options of a cache stand in its URL and are read by the cache itself.
+fn code_of(error: &anyhow::Error) -> u8 {
+    let cause = error.downcast_ref::<tachikoma_cache::Error>();
+    if cause.is_some_and(|cause| cause.kind() == ErrorKind::Config) { USAGE } else { 1 }
 }
 
 fn fail(code: u8, message: &str) -> ExitCode {
@@ -113,8 +128,10 @@ fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
     parsed.and_then(|matches| Cli::from_arg_matches(&matches)).map_err(|error| {
         let origin = variable_behind(&error, arguments);
         match origin {
-            Some(variable) => command
-                .error(ErrorKind::ValueValidation, format!("{variable}: {}", first_line(&error))),
+            Some(variable) => command.error(
+                clap::error::ErrorKind::ValueValidation,
+                format!("{variable}: {}", first_line(&error)),
+            ),
             None => error,
         }
     })
@@ -122,7 +139,10 @@ fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
 
 /// The variable that a refused value came from, when the flag itself was not given.
 fn variable_behind(error: &clap::Error, arguments: &[OsString]) -> Option<String> {
-    if !matches!(error.kind(), ErrorKind::ValueValidation | ErrorKind::InvalidValue) {
+    if !matches!(
+        error.kind(),
+        clap::error::ErrorKind::ValueValidation | clap::error::ErrorKind::InvalidValue
+    ) {
         return None;
     }
     let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg) else {

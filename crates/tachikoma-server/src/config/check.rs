@@ -25,7 +25,6 @@ pub(super) fn secrets(
     let secrets = Secrets {
         admin: one("TACHIKOMA_ADMIN_TOKEN", config.admin_token_file.as_deref())?,
         admin_read: one("TACHIKOMA_ADMIN_READ_TOKEN", config.admin_read_token_file.as_deref())?,
-        session: one("TACHIKOMA_SESSION_SECRET", config.session_secret_file.as_deref())?,
     };
     if secrets.admin_read.is_some() && secrets.admin.is_none() {
         // Without it the listener would be open to all who can reach it, for writing too.

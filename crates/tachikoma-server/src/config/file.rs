@@ -105,7 +105,7 @@ fn unknown_key(unknown: &str, known: &[&str]) -> ConfigError {
 /// Where a key that is known, but not here, belongs.
 fn section_of(key: &str) -> Option<String> {
     let all: toml::Table = toml::from_str(&Config::default().to_toml()).ok()?;
-    if ["upstream", "admin_token_file", "session_secret_file"].contains(&key)
+    if ["upstream", "admin_token_file", "admin_read_token_file"].contains(&key)
         || all.get(key).is_some_and(|value| !value.is_table())
     {
         return Some("at the top, before the first section".to_owned());

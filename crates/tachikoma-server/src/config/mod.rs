@@ -60,9 +60,6 @@ pub struct Settings {
     /// File with the token that may only read on the admin listener
     #[arg(long, env = "TACHIKOMA_ADMIN_READ_TOKEN_FILE", value_name = "FILE")]
     pub admin_read_token_file: Option<PathBuf>,
-    /// File with the secret that session keys are made with [default: a new one at each start]
-    #[arg(long, env = "TACHIKOMA_SESSION_SECRET_FILE", value_name = "FILE")]
-    pub session_secret_file: Option<PathBuf>,
     /// What to log: a level or tracing directives [default: info]
     #[arg(long, env = "TACHIKOMA_LOG", value_name = "FILTER")]
     pub log: Option<LogFilter>,
@@ -185,9 +182,6 @@ pub struct Config {
     /// File of the token that may only read on the admin listener. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub admin_read_token_file: Option<PathBuf>,
-    /// File of the secret that session keys are made with. Default: none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub session_secret_file: Option<PathBuf>,
     /// What is logged. Default: `info`.
     pub log: LogFilter,
     /// Form of the log. Default: pretty on a terminal, JSON otherwise.
@@ -238,8 +232,6 @@ pub struct Secrets {
     pub admin: Option<Secret>,
     /// May only read on the admin listener.
     pub admin_read: Option<Secret>,
-    /// Session keys are made with it.
-    pub session: Option<Secret>,
 }
 
 impl Default for Config {
@@ -254,7 +246,6 @@ impl Default for Config {
             admin: Admin::At(local(9090)),
             admin_token_file: None,
             admin_read_token_file: None,
-            session_secret_file: None,
             log: LogFilter::default(),
             log_format: LogFormat::Auto,
             access_log: AccessLog::Off,
@@ -321,7 +312,7 @@ impl Config {
     fn apply(&mut self, said: Settings) {
         take!(said => self;
             listen, upstream, api, database, cache, admin, admin_token_file, admin_read_token_file,
-            session_secret_file, log, log_format, access_log, drain,
+            log, log_format, access_log, drain,
         );
         take!(said.proxy => self.proxy; connect_timeout, head_timeout, body_timeout);
         take!(said.limits => self.limits;

@@ -176,11 +176,19 @@ impl FromStr for CacheUrl {
     type Err = Refused;
 
     fn from_str(text: &str) -> Result<Self, Refused> {
-        const SCHEMES: [&str; 4] = ["memory://", "redis://", "rediss://", "redis+unix://"];
-        // `memory` is what people type; the library wants a URL.
-        let url = if text == "memory" { "memory://" } else { text };
-        if SCHEMES.iter().any(|scheme| url.starts_with(scheme)) {
-            Ok(Self(Guarded(url.to_owned())))
+        // What else the URL may hold is the business of the library, which says it when it opens it.
+        const SCHEMES: [&str; 8] = [
+            "memory:",
+            "memory?",
+            "redis://",
+            "rediss://",
+            "valkey://",
+            "valkeys://",
+            "unix://",
+            "redis+unix://",
+        ];
+        if text == "memory" || SCHEMES.iter().any(|scheme| text.starts_with(scheme)) {
+            Ok(Self(Guarded(text.to_owned())))
         } else {
             Err(Refused("a cache is `memory`, or redis://host:port/database".to_owned()))
         }
@@ -213,7 +221,7 @@ impl FromStr for DatabaseUrl {
 
 impl Default for CacheUrl {
     fn default() -> Self {
-        Self(Guarded("memory://".to_owned()))
+        Self(Guarded("memory".to_owned()))
     }
 }
 

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panic")]
 
 mod admin;
+mod api;
 mod cli;
 mod config_file;
 mod framing;
