@@ -1,5 +1,48 @@
-//! A shared HTTP cache (RFC 9110, 9111, 5861, 9211) for any `http` and `tower` service.
+//! A shared HTTP cache (RFC 9110, 9111, 5861, 9211) as a [`tower`](tower_layer) layer.
 //!
-//! [`policy`] decides, as pure functions of a request, a response and the time.
+//! It stands in front of an axum router, or of any `http` service, a client to an upstream
+//! included, and keeps its responses in a [`Cache`](tachikoma_cache::Cache): in memory or in Redis.
+//!
+//! ```
+//! # use std::time::Duration;
+//! # use axum::{Router, routing::get};
+//! # use tachikoma_cache::Cache;
+//! # use tachikoma_http_cache::HttpCacheLayer;
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let cache = Cache::memory().max_bytes(64 << 20).build()?;
+//! let layer = HttpCacheLayer::new(cache).default_ttl(Duration::from_secs(5));
+//! let http_cache = layer.handle();
+//! let app: Router = Router::new()
+//!     .route("/", get(|| async { ([("cache-control", "max-age=60")], "hello") }))
+//!     .layer(layer);
+//! # let _ = (app, http_cache.stats());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Nothing is shared that does not allow it: see [`policy`], which decides, as pure functions of a
+//! request, a response and the time. Each response says in `Cache-Status` what was decided.
 
+mod body;
+mod cache_status;
+mod exchange;
+mod fill;
+mod flight;
+mod future;
+mod handle;
+mod head;
+mod key;
+mod layer;
 pub mod policy;
+mod service;
+mod stats;
+mod storage;
+mod tags;
+
+pub use body::{CacheBody, EndUnproved};
+pub use future::ResponseFuture;
+pub use handle::{HttpCache, PurgeError};
+pub use layer::HttpCacheLayer;
+pub use policy::Forwarded;
+pub use service::HttpCacheService;
+pub use stats::HttpCacheStats;

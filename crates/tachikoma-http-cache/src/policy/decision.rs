@@ -94,6 +94,8 @@ pub enum Refusal {
     TransferCoding,
     /// Larger than `max_body_size`.
     TooLarge,
+    /// Its end cannot be told from a broken connection.
+    EndUnproved,
     /// More than 64 tags, or one over 256 bytes.
     Tags,
     /// The store could not be asked, so a fill could undo an invalidation.
@@ -121,6 +123,7 @@ impl Refusal {
             Self::NeverUsable => "never-usable",
             Self::TransferCoding => "transfer-coding",
             Self::TooLarge => "too-large",
+            Self::EndUnproved => "end-unproved",
             Self::Tags => "tags",
             Self::Store => "store",
         }

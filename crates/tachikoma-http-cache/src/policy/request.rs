@@ -31,8 +31,12 @@ pub struct RequestFacts {
     pub has_cookie: bool,
     /// It asks a condition that a cache can answer: `If-None-Match` or `If-Modified-Since`.
     pub has_condition: bool,
-    /// Headers of the deny list that it carries and that nothing else keeps apart.
+    /// Headers of the deny list that it carries and that only a `Vary` which names them keeps
+    /// apart.
     pub denied: Vec<HeaderName>,
+    /// Headers that must be among those which selected a response, for it to be an answer: the
+    /// denied ones, and those that a proxy in front wrote.
+    pub must_select: Vec<HeaderName>,
     /// A line over 8 KiB or a head over 32 KiB: an error may be its own fault.
     pub oversize: bool,
 }
@@ -68,6 +72,8 @@ pub fn admit(
         // The answer may not be stored (§5.2.1.5), and who asks for that wants the source.
         return Err(Bypass::RequestNoStore);
     }
+    let denied = deny::denied(headers, options);
+    let must_select = denied.iter().cloned().chain(deny::keyed(headers, options)).collect();
     Ok(RequestFacts {
         head: method == Method::HEAD,
         directives,
@@ -75,7 +81,8 @@ pub fn admit(
         has_cookie: headers.contains_key(COOKIE) && !options.ignore_cookies,
         has_condition: headers.contains_key(IF_NONE_MATCH)
             || headers.contains_key(IF_MODIFIED_SINCE),
-        denied: deny::denied(headers, options),
+        denied,
+        must_select,
         oversize: is_oversize(headers),
     })
 }

@@ -5,14 +5,14 @@ use std::time::{Duration, SystemTime};
 
 use http::{
     HeaderMap, StatusCode,
-    header::{CONTENT_RANGE, DATE, EXPIRES, LAST_MODIFIED, SET_COOKIE, TRANSFER_ENCODING},
+    header::{CONTENT_RANGE, DATE, EXPIRES, SET_COOKIE, TRANSFER_ENCODING},
 };
 
 use super::{
     age,
     date::{self, DateField},
     directives::ResponseDirectives,
-    validation::{ETag, Validators},
+    validation::Validators,
     vary::Vary,
 };
 
@@ -50,10 +50,7 @@ impl ResponseFacts {
             date: date::read(headers, &DATE).valid(),
             age: age::read(headers),
             expires: date::read(headers, &EXPIRES),
-            validators: Validators {
-                etag: ETag::read(headers),
-                last_modified: date::read(headers, &LAST_MODIFIED).valid(),
-            },
+            validators: Validators::read(headers),
             vary: Vary::read(headers),
             sets_cookie: headers.contains_key(SET_COOKIE) || headers.contains_key("set-cookie2"),
             has_content_range: headers.contains_key(CONTENT_RANGE),

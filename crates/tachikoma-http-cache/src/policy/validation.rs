@@ -73,6 +73,14 @@ pub struct Validators {
 }
 
 impl Validators {
+    /// Reads the head of a response.
+    pub fn read(headers: &HeaderMap) -> Self {
+        Self {
+            etag: ETag::read(headers),
+            last_modified: date::read(headers, &LAST_MODIFIED).valid(),
+        }
+    }
+
     /// Whether there is any.
     pub fn any(&self) -> bool {
         self.etag.is_some() || self.last_modified.is_some()

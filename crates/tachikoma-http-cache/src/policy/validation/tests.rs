@@ -19,11 +19,7 @@ fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
 }
 
 fn validators(fields: &[(&'static str, &str)]) -> Validators {
-    let headers = headers(fields);
-    Validators {
-        etag: ETag::read(&headers),
-        last_modified: date::read(&headers, &LAST_MODIFIED).valid(),
-    }
+    Validators::read(&headers(fields))
 }
 
 #[track_caller]

@@ -1,0 +1,91 @@
+//! Prepares heads: of a response that is to be stored, and of an answer from a stored one.
+
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderValue, Response, StatusCode,
+    header::{AGE, CONTENT_LENGTH, DATE},
+};
+
+use crate::{
+    body::CacheBody,
+    cache_status,
+    policy::{
+        date,
+        decision::Decision,
+        directives::ResponseDirectives,
+        fields::remove_unstored,
+        validation::{Validators, is_unchanged_for, not_modified_head},
+    },
+    storage::StoredResponse,
+};
+
+/// The head as it is stored: without what is not, with its true length and a `Date`.
+///
+/// A missing `Date` is the time of receipt (RFC 9110 §6.6.1): caches further on count from it.
+pub(crate) fn to_store(
+    mut headers: HeaderMap,
+    directives: &ResponseDirectives,
+    status: StatusCode,
+    body: &Bytes,
+    received: SystemTime,
+) -> HeaderMap {
+    remove_unstored(&mut headers, directives);
+    if status == StatusCode::NO_CONTENT {
+        headers.remove(CONTENT_LENGTH);
+    } else {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    }
+    if date::read(&headers, &DATE).valid().is_none()
+        && let Ok(now) = HeaderValue::from_str(&httpdate::fmt_http_date(received))
+    {
+        headers.insert(DATE, now);
+    }
+    headers
+}
+
+/// An answer from a stored response: whole, or 304 where the client has it already, without a
+/// body for HEAD.
+pub(crate) fn answer<B>(
+    stored: &StoredResponse,
+    request: &HeaderMap,
+    is_head: bool,
+    now: SystemTime,
+    decision: &Decision,
+) -> Response<CacheBody<B>> {
+    let mut headers = stored.headers.clone();
+    let mut status = stored.status;
+    let mut body = CacheBody::empty();
+    if is_unchanged(stored, request) {
+        status = StatusCode::NOT_MODIFIED;
+        not_modified_head(&mut headers);
+    } else if !is_head {
+        body = CacheBody::stored(stored.body.clone());
+    }
+    headers.insert(AGE, HeaderValue::from(stored.terms.age(now).as_secs()));
+    cache_status::add(&mut headers, decision);
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+fn is_unchanged(stored: &StoredResponse, request: &HeaderMap) -> bool {
+    let asks = request.contains_key(http::header::IF_NONE_MATCH)
+        || request.contains_key(http::header::IF_MODIFIED_SINCE);
+    asks && is_unchanged_for(
+        request,
+        stored.status,
+        &Validators::read(&stored.headers),
+        date::read(&stored.headers, &DATE).valid(),
+    )
+}
+
+/// The answer to `only-if-cached` when there is none (RFC 9111 §5.2.1.7).
+pub(crate) fn only_if_cached<B>() -> Response<CacheBody<B>> {
+    let mut response = Response::new(CacheBody::empty());
+    *response.status_mut() = StatusCode::GATEWAY_TIMEOUT;
+    cache_status::add(response.headers_mut(), &Decision::OnlyIfCached);
+    response
+}

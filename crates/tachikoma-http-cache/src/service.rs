@@ -1,0 +1,86 @@
+//! The service: answers from memory at once, and hands everything else to
+//! [`exchange`](crate::exchange).
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use tower_service::Service;
+
+use crate::{
+    body::CacheBody,
+    exchange::{self, Asked, Verdict},
+    future::ResponseFuture,
+    handle::Shared,
+    key::Target,
+    policy::{decision::Bypass, request::admit},
+};
+
+/// A service with an HTTP cache in front; made by [`HttpCacheLayer`](crate::HttpCacheLayer).
+#[derive(Debug, Clone)]
+pub struct HttpCacheService<S> {
+    inner: S,
+    shared: Arc<Shared>,
+}
+
+impl<S> HttpCacheService<S> {
+    pub(crate) fn new(inner: S, shared: Arc<Shared>) -> Self {
+        Self { inner, shared }
+    }
+}
+
+impl<S, B, R> Service<Request<B>> for HttpCacheService<S>
+where
+    S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+    B: Body + Send + 'static,
+    R: Body<Data = Bytes> + Send + 'static,
+    R::Error: Send,
+{
+    type Response = Response<CacheBody<R>>;
+    type Error = S::Error;
+    type Future = ResponseFuture<R, S::Error>;
+
+    /// Always ready: a hit needs nothing of the inner service, and a miss waits for a clone of it.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let shared = Arc::clone(&self.shared);
+        let headers = request.headers();
+        let target = Target::of(request.uri(), headers, request.extensions());
+        let has_body = !request.body().is_end_stream();
+        let admitted = admit(request.method(), headers, has_body, &shared.options);
+        let (target, facts) = match (target, admitted) {
+            (target, Err(why)) => {
+                let inner = self.inner.clone();
+                return ResponseFuture::waiting(exchange::pass(
+                    shared, inner, request, why, target,
+                ));
+            }
+            (None, Ok(_)) => {
+                let (inner, why) = (self.inner.clone(), Bypass::Target);
+                return ResponseFuture::waiting(exchange::pass(shared, inner, request, why, None));
+            }
+            (Some(target), Ok(facts)) => (target, facts),
+        };
+        let asked = Asked { key: target.key(), facts };
+        if let Some(found) = shared.storage.peek(&asked.key, headers, &asked.facts)
+            && let Verdict::Answer(decision, stored) =
+                exchange::verdict(found, &asked.facts, shared.now())
+            && let Some(stored) = stored.response()
+        {
+            shared.decided(&decision);
+            let (is_head, now) = (asked.facts.head, shared.now());
+            let response = crate::head::answer(stored, headers, is_head, now, &decision);
+            return ResponseFuture::ready(response);
+        }
+        ResponseFuture::waiting(exchange::run(shared, self.inner.clone(), request, asked))
+    }
+}

@@ -1,0 +1,275 @@
+//! Keeps responses in the cache below, and finds the one that a request selects.
+//!
+//! A response that nothing but its URL selects lies under its primary key. Where `Vary` selected
+//! one, an index lies there, and each variant under a key of its own that is never used twice, so that
+//! no fill can touch what another one stored. Only the fill of the primary key makes anything
+//! visible, and that goes through a lease: an invalidation during the fetch is not undone.
+//!
+//! Never decides what may be stored or reused. A store that fails is a miss, never an error.
+
+mod form;
+mod stored;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, SystemTime},
+};
+
+use http::{HeaderMap, header::DATE};
+use tachikoma_cache::{
+    Entries, EntryLease, Error, Removed, Ttl, expiry::MAX_TTL, invalidation::MAX_TAGS,
+};
+use xxhash_rust::xxh3::xxh3_128_with_seed;
+
+use crate::{
+    key::Key,
+    policy::{Options, date, decision::Forward, request::RequestFacts},
+};
+
+pub(crate) use stored::{Index, Stored, StoredResponse, Variant};
+
+/// At most this many variants of one URL are kept: the most recent ones.
+const MAX_VARIANTS: usize = 32;
+
+/// What is stored for a request.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// This response is selected.
+    Response(Arc<Stored>),
+    /// Nothing is, and why.
+    Nothing(Forward),
+}
+
+/// Responses in a cache.
+#[derive(Debug)]
+pub(crate) struct Storage {
+    entries: Entries,
+    /// Makes the names of variants unique: random per process, counted within it.
+    seed: u64,
+    next: AtomicU64,
+}
+
+impl Storage {
+    pub(crate) fn new(entries: Entries) -> Self {
+        // The random state of the standard library's maps is the one source of randomness here.
+        let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0_u8);
+        Self { entries, seed, next: AtomicU64::new(0) }
+    }
+
+    pub(crate) fn entries(&self) -> &Entries {
+        &self.entries
+    }
+
+    /// What a request selects, if that needs no waiting.
+    pub(crate) fn peek(
+        &self,
+        key: &Key,
+        request: &HeaderMap,
+        facts: &RequestFacts,
+    ) -> Option<Found> {
+        let primary = self.entries.peek::<Stored>(&key.name)?;
+        let index = match under(key, primary) {
+            Some(stored) => match whole_or_index(stored, facts) {
+                Ok(found) => return Some(found),
+                Err(index) => index,
+            },
+            None => return Some(Found::Nothing(Forward::UriMiss)),
+        };
+        let Some(Index { variants, .. }) = index.index() else {
+            return Some(Found::Nothing(Forward::UriMiss));
+        };
+        for variant in candidates(variants, request, facts) {
+            let stored = self.entries.peek::<Stored>(&key.variant(variant.id))?;
+            if let Some(stored) = under(key, stored).filter(|stored| selected(stored, request)) {
+                return Some(Found::Response(stored));
+            }
+        }
+        Some(Found::Nothing(Forward::VaryMiss))
+    }
+
+    /// What a request selects.
+    pub(crate) async fn find(&self, key: &Key, request: &HeaderMap, facts: &RequestFacts) -> Found {
+        let index = match under(key, self.get(&key.name).await) {
+            Some(stored) => match whole_or_index(stored, facts) {
+                Ok(found) => return found,
+                Err(index) => index,
+            },
+            None => return Found::Nothing(Forward::UriMiss),
+        };
+        let variants = index.index().map_or(&[][..], |index| &index.variants);
+        for variant in candidates(variants, request, facts) {
+            let stored = self.get(&key.variant(variant.id)).await;
+            if let Some(stored) = under(key, stored).filter(|stored| selected(stored, request)) {
+                return Found::Response(stored);
+            }
+        }
+        Found::Nothing(Forward::VaryMiss)
+    }
+
+    async fn get(&self, name: &str) -> Option<Arc<Stored>> {
+        match self.entries.get(name).await {
+            Ok(stored) => stored,
+            Err(error) => {
+                tracing::debug!(%error, "the response cache could not look up: a miss");
+                None
+            }
+        }
+    }
+
+    /// The names that distinguish the variants of a key, as far as is known without waiting.
+    pub(crate) fn known_names(&self, key: &Key) -> Vec<http::HeaderName> {
+        let stored = self.entries.peek::<Stored>(&key.name).flatten();
+        let mut names: Vec<_> = stored
+            .iter()
+            .filter_map(|stored| stored.index())
+            .flat_map(|index| &index.variants)
+            .flat_map(|variant| variant.selector.fields.iter().map(|(name, _)| name.clone()))
+            .collect();
+        names.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+        names.dedup();
+        names
+    }
+
+    /// The right to store a response of this key, to be taken before the origin is asked.
+    pub(crate) async fn begin(&self, key: &Key) -> Option<EntryLease> {
+        self.entries.begin(&key.name).await.ok().filter(EntryLease::may_store)
+    }
+
+    /// Stores a response; whether it is visible now.
+    pub(crate) async fn fill(
+        &self,
+        key: &Key,
+        lease: EntryLease,
+        stored: Arc<Stored>,
+        options: &Options,
+        now: SystemTime,
+    ) -> Result<bool, Error> {
+        let Some(response) = stored.response() else { return Ok(false) };
+        let keep = response.terms.worth_keeping(now, options.keep_stale);
+        let keep = keep.clamp(Duration::from_millis(1), MAX_TTL);
+        let tags = response.tags.clone();
+        let known = under(key, self.get(&key.name).await);
+        let is_alone = known.as_deref().is_none_or(|known| known.index().is_none());
+        if response.selector.fields.is_empty() && is_alone {
+            return self.entries.fill(lease, stored, Ttl::from(keep), tags).await;
+        }
+        let id = self.unique(key);
+        let variant = Variant {
+            id,
+            created: date::read(&response.headers, &DATE).valid().unwrap_or(now),
+            expires: now + keep,
+            selector: response.selector.clone(),
+            tags: tags.clone(),
+        };
+        let name = key.variant(id);
+        self.entries.put(&name, stored, Ttl::from(keep), &tags).await?;
+        let (index, replaced) = with_variant(key, known.as_deref(), variant, now);
+        let life = index.variants.iter().map(|variant| variant.expires).max();
+        let life = life.and_then(|end| end.duration_since(now).ok()).unwrap_or(keep);
+        let tags: Vec<String> = all_tags(&index.variants);
+        let index = Arc::new(Stored::Index(index));
+        let visible = self.entries.fill(lease, index, Ttl::from(life.min(MAX_TTL)), tags).await;
+        // What nothing points to any more would only wait for its end.
+        let orphans = if matches!(visible, Ok(true)) {
+            replaced.into_iter().map(|id| key.variant(id)).collect()
+        } else {
+            vec![name]
+        };
+        self.drop_orphans(&orphans).await;
+        visible
+    }
+
+    /// Removes all that is stored under a key; how many responses that were.
+    ///
+    /// The primary key goes first: with it, each variant and each fill under way is out of reach.
+    pub(crate) async fn remove(&self, key: &Key) -> Result<Removed, Error> {
+        let known = self.get(&key.name).await;
+        let removed = self.entries.remove(&[&key.name]).await?;
+        let Some(index) = known.as_ref().and_then(|stored| stored.index()) else {
+            return Ok(removed);
+        };
+        let names: Vec<_> = index.variants.iter().map(|variant| key.variant(variant.id)).collect();
+        self.entries.remove(&names).await
+    }
+
+    async fn drop_orphans(&self, names: &[String]) {
+        if let Err(error) = self.entries.remove(names).await {
+            tracing::debug!(%error, "an unused variant stays until its end");
+        }
+    }
+
+    fn unique(&self, key: &Key) -> u128 {
+        let count = self.next.fetch_add(1, Relaxed);
+        let text = format!("{count} {}", key.name);
+        xxh3_128_with_seed(text.as_bytes(), self.seed)
+    }
+}
+
+/// What is stored, if it is of this very URL: a hash in its name proves nothing.
+fn under(key: &Key, stored: Option<Arc<Stored>>) -> Option<Arc<Stored>> {
+    stored.filter(|stored| stored.whole() == key.whole.as_deref())
+}
+
+/// What lies under a primary key: a response that every request selects, or else an index.
+fn whole_or_index(stored: Arc<Stored>, facts: &RequestFacts) -> Result<Found, Arc<Stored>> {
+    match &*stored {
+        Stored::Index(_) => Err(stored),
+        // A header that no key holds could have changed the answer to this request.
+        Stored::Response(_) if !facts.must_select.is_empty() => {
+            Ok(Found::Nothing(Forward::VaryMiss))
+        }
+        Stored::Response(_) => Ok(Found::Response(stored)),
+    }
+}
+
+/// The variants that a request selects (RFC 9111 §4.1), the most recent one first.
+fn candidates<'a>(
+    variants: &'a [Variant],
+    request: &HeaderMap,
+    facts: &RequestFacts,
+) -> impl Iterator<Item = &'a Variant> {
+    variants.iter().rev().filter(|variant| {
+        variant.selector.matches(request) && variant.selector.covers(&facts.must_select)
+    })
+}
+
+fn selected(stored: &Stored, request: &HeaderMap) -> bool {
+    stored.response().is_some_and(|response| response.selector.matches(request))
+}
+
+/// An index with one more variant, and the variants that it no longer lists.
+fn with_variant(
+    key: &Key,
+    known: Option<&Stored>,
+    variant: Variant,
+    now: SystemTime,
+) -> (Index, Vec<u128>) {
+    let known = known.and_then(Stored::index).map_or(&[][..], |index| &index.variants);
+    let (mut kept, gone): (Vec<_>, Vec<_>) = known
+        .iter()
+        .cloned()
+        .partition(|known| known.selector != variant.selector && known.expires > now);
+    let mut gone: Vec<u128> = gone.into_iter().map(|variant| variant.id).collect();
+    kept.push(variant);
+    // Where several match, the one with the most recent `Date` is selected (RFC 9111 §4).
+    kept.sort_by_key(|variant| variant.created);
+    while kept.len() > 1 && (kept.len() > MAX_VARIANTS || all_tags(&kept).len() > MAX_TAGS) {
+        gone.push(kept.remove(0).id);
+    }
+    (Index { whole: key.whole.clone(), variants: kept }, gone)
+}
+
+/// The index carries the tags of its variants: so an invalidation of any of them ends a fill that
+/// is under way.
+fn all_tags(variants: &[Variant]) -> Vec<String> {
+    let mut tags: Vec<String> = variants.iter().flat_map(|variant| variant.tags.clone()).collect();
+    tags.sort();
+    tags.dedup();
+    tags
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,121 @@
+//! What the cache below holds for this one: a response with its head ready to send, or the index
+//! of the variants of a URL.
+
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use tachikoma_cache::{Error, Value};
+
+use super::form;
+use crate::policy::{reuse::Terms, vary::Selector};
+
+/// One object of the store.
+#[derive(Debug, Clone, PartialEq)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "always behind an `Arc`, and nearly always the large one"
+)]
+pub(crate) enum Stored {
+    Response(StoredResponse),
+    Index(Index),
+}
+
+/// A response, complete.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct StoredResponse {
+    /// The whole URL, where the key holds only a hash of it.
+    pub(crate) whole: Option<Box<str>>,
+    pub(crate) status: StatusCode,
+    /// As it is sent, without `Age` and `Cache-Status`.
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+    pub(crate) terms: Terms,
+    pub(crate) selector: Selector,
+    pub(crate) tags: Vec<String>,
+}
+
+/// The variants of one URL.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Index {
+    /// The whole URL, where the key holds only a hash of it.
+    pub(crate) whole: Option<Box<str>>,
+    /// From the oldest to the most recent.
+    pub(crate) variants: Vec<Variant>,
+}
+
+/// Where one variant lies, and which requests select it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Variant {
+    pub(crate) id: u128,
+    pub(crate) created: SystemTime,
+    pub(crate) expires: SystemTime,
+    pub(crate) selector: Selector,
+    pub(crate) tags: Vec<String>,
+}
+
+impl Stored {
+    pub(crate) fn response(&self) -> Option<&StoredResponse> {
+        match self {
+            Self::Response(response) => Some(response),
+            Self::Index(_) => None,
+        }
+    }
+
+    pub(crate) fn index(&self) -> Option<&Index> {
+        match self {
+            Self::Index(index) => Some(index),
+            Self::Response(_) => None,
+        }
+    }
+
+    pub(crate) fn whole(&self) -> Option<&str> {
+        match self {
+            Self::Response(response) => response.whole.as_deref(),
+            Self::Index(index) => index.whole.as_deref(),
+        }
+    }
+}
+
+impl Value for Stored {
+    const TYPE: &'static str = "http/1";
+
+    fn encode(&self) -> Result<Bytes, Error> {
+        form::encode(self)
+    }
+
+    fn decode(bytes: &Bytes) -> Result<Self, Error> {
+        form::decode(bytes)
+    }
+
+    fn weight(&self) -> usize {
+        let of_selector = |selector: &Selector| -> usize {
+            let value = |value: &Option<Vec<u8>>| value.as_ref().map_or(0, Vec::len);
+            selector.fields.iter().map(|(_, field)| 72 + value(field)).sum()
+        };
+        let of_tags = |tags: &[String]| -> usize { tags.iter().map(|tag| 24 + tag.len()).sum() };
+        let of_whole = self.whole().map_or(0, str::len);
+        let of_self = size_of::<Self>();
+        of_self
+            + of_whole
+            + match self {
+                Self::Response(response) => {
+                    // A header map keeps about 100 bytes per field beside name and value.
+                    let fields = response.headers.iter();
+                    let head: usize =
+                        fields.map(|(name, value)| 100 + name.as_str().len() + value.len()).sum();
+                    head + response.body.len()
+                        + of_selector(&response.selector)
+                        + of_tags(&response.tags)
+                }
+                Self::Index(index) => {
+                    let of_variant = |variant: &Variant| {
+                        size_of::<Variant>()
+                            + of_selector(&variant.selector)
+                            + of_tags(&variant.tags)
+                    };
+                    index.variants.iter().map(of_variant).sum()
+                }
+            }
+    }
+}

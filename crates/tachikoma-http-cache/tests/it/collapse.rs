@@ -1,0 +1,214 @@
+//! Many requests at once: one fetch, nobody hangs, nothing that is not shared is shared.
+
+use std::{
+    convert::Infallible,
+    future::Future as _,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    task::{Context, Poll, Waker},
+    time::{Duration, Instant},
+};
+
+use axum::body::Body;
+use futures_util::future::{BoxFuture, join_all};
+use http::{Request, Response};
+use tachikoma_cache::Cache;
+use tachikoma_http_cache::{CacheBody, HttpCacheLayer, HttpCacheService};
+use tower::{Layer as _, Service, ServiceExt as _};
+
+use crate::site::{Answer, read, request, response};
+
+/// Takes 100 ms, and must be polled ready before each call.
+struct Slow {
+    calls: Arc<AtomicUsize>,
+    headers: &'static [(&'static str, &'static str)],
+    is_ready: bool,
+}
+
+impl Clone for Slow {
+    /// A clone is not ready because the original was.
+    fn clone(&self) -> Self {
+        Self { calls: Arc::clone(&self.calls), headers: self.headers, is_ready: false }
+    }
+}
+
+async fn wait(millis: u64) {
+    let _ = tokio::time::timeout(Duration::from_millis(millis), std::future::pending::<()>()).await;
+}
+
+#[allow(clippy::disallowed_methods, reason = "what is measured is real time")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+impl Service<Request<Body>> for Slow {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.is_ready = true;
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request<Body>) -> Self::Future {
+        assert!(std::mem::take(&mut self.is_ready), "called without being ready");
+        let number = self.calls.fetch_add(1, SeqCst);
+        let headers = self.headers;
+        Box::pin(async move {
+            wait(100).await;
+            Ok(response(200, headers, format!("answer {number}")))
+        })
+    }
+}
+
+type Cached = HttpCacheService<Slow>;
+
+fn slow(headers: &'static [(&'static str, &'static str)]) -> (Cached, Arc<AtomicUsize>) {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let inner = Slow { calls: Arc::clone(&calls), headers, is_ready: false };
+    let layer = HttpCacheLayer::new(Cache::memory().build().unwrap());
+    (layer.layer(inner), calls)
+}
+
+async fn ask(service: &Cached, path: &str, headers: &[(&str, &str)]) -> Answer {
+    let response = service.clone().oneshot(request("GET", path, headers)).await.unwrap();
+    read(response.map(Body::new)).await
+}
+
+fn all(service: &Cached, count: usize) -> impl Future<Output = Vec<Answer>> {
+    let service = service.clone();
+    async move {
+        let asked = (0..count).map(|_| {
+            let service = service.clone();
+            tokio::spawn(async move { ask(&service, "/", &[]).await })
+        });
+        join_all(asked).await.into_iter().map(Result::unwrap).collect()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_requests_make_one_fetch() {
+    let (service, calls) = slow(&[("cache-control", "max-age=60")]);
+    let started = now();
+    let answers = all(&service, 1_000).await;
+    assert_eq!(calls.load(SeqCst), 1);
+    assert!(answers.iter().all(|answer| answer.text() == "answer 0"));
+    let waited = answers.iter().filter(|answer| answer.said().contains("collapsed")).count();
+    let hits = answers.iter().filter(|answer| answer.is_hit()).count();
+    assert!(waited > 100 && waited + hits == 999, "{waited} collapsed, {hits} hits");
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_proves_uncacheable_is_shared_with_nobody_and_nobody_queues() {
+    for headers in [
+        &[("cache-control", "private, max-age=60")][..],
+        &[("cache-control", "no-store")],
+        &[("cache-control", "max-age=60"), ("set-cookie", "a=b")],
+        &[("cache-control", "max-age=60"), ("vary", "*")],
+    ] {
+        let (service, calls) = slow(headers);
+        for round in 1..=2 {
+            let started = now();
+            let mut texts: Vec<_> = all(&service, 100).await.iter().map(Answer::text).collect();
+            assert!(
+                started.elapsed() < Duration::from_millis(400),
+                "{headers:?}: {:?}",
+                started.elapsed()
+            );
+            texts.sort_unstable();
+            texts.dedup();
+            assert_eq!((texts.len(), calls.load(SeqCst)), (100, 100 * round), "{headers:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn variants_are_fetched_side_by_side_and_each_once() {
+    let (service, calls) = slow(&[("cache-control", "max-age=60"), ("vary", "x")]);
+    ask(&service, "/", &[("x", "0")]).await;
+    let started = now();
+    let asked = (0..20).map(|i| {
+        let service = service.clone();
+        tokio::spawn(async move { ask(&service, "/", &[("x", ["1", "2"][i % 2])]).await })
+    });
+    join_all(asked).await;
+    assert!(calls.load(SeqCst) <= 4, "{} fetches", calls.load(SeqCst));
+    assert!(started.elapsed() < Duration::from_millis(450), "{:?}", started.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_goes_away_hangs_nobody() {
+    let (service, calls) = slow(&[("cache-control", "max-age=60")]);
+    for round in 0..100_u64 {
+        let path = format!("/{round}");
+        let leader = tokio::spawn({
+            let (service, path) = (service.clone(), path.clone());
+            async move { ask(&service, &path, &[]).await }
+        });
+        wait(1).await;
+        let followers: Vec<_> = (0..3)
+            .map(|_| {
+                let (service, path) = (service.clone(), path.clone());
+                tokio::spawn(async move { ask(&service, &path, &[]).await })
+            })
+            .collect();
+        let killer = tokio::spawn(async move {
+            wait(round % 13 * 10).await;
+            leader.abort();
+        });
+        if round % 10 == 9 {
+            for follower in followers {
+                let answer = tokio::time::timeout(Duration::from_secs(5), follower).await;
+                assert!(answer.expect("a follower hangs").is_ok());
+            }
+            killer.await.unwrap();
+        }
+    }
+    assert!(calls.load(SeqCst) <= 200, "{} fetches", calls.load(SeqCst));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_is_never_polled_again_holds_others_up_no_longer_than_the_limit() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let headers = &[("cache-control", "max-age=60")];
+    let inner = Slow { calls: Arc::clone(&calls), headers, is_ready: false };
+    let layer = HttpCacheLayer::new(Cache::memory().build().unwrap());
+    let service = layer.wait_limit(Duration::from_millis(50)).layer(inner);
+    let mut leader = Box::pin(service.clone().oneshot(request("GET", "/", &[])));
+    let started = leader.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    assert!(started.is_pending());
+    let answer = tokio::time::timeout(Duration::from_secs(2), ask(&service, "/", &[])).await;
+    assert_eq!(answer.expect("held up").text(), "answer 1");
+    drop(leader);
+}
+
+#[tokio::test]
+async fn a_hit_never_waits_for_the_inner_service() {
+    #[derive(Clone)]
+    struct ReadyOnce(Arc<AtomicUsize>);
+    impl Service<Request<Body>> for ReadyOnce {
+        type Response = Response<Body>;
+        type Error = Infallible;
+        type Future = std::future::Ready<Result<Response<Body>, Infallible>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            if self.0.fetch_add(1, SeqCst) == 0 { Poll::Ready(Ok(())) } else { Poll::Pending }
+        }
+
+        fn call(&mut self, _: Request<Body>) -> Self::Future {
+            std::future::ready(Ok(response(200, &[("cache-control", "max-age=60")], "once")))
+        }
+    }
+    let layer = HttpCacheLayer::new(Cache::memory().build().unwrap());
+    let service = layer.layer(ReadyOnce(Arc::default()));
+    for hit in [false, true] {
+        let asked = service.clone().oneshot(request("GET", "/", &[]));
+        let answer = tokio::time::timeout(Duration::from_secs(2), asked).await.expect("it waited");
+        let answer = read(answer.unwrap().map(|body: CacheBody<Body>| Body::new(body))).await;
+        assert_eq!((answer.text().as_str(), answer.is_hit()), ("once", hit));
+    }
+}

@@ -1,0 +1,127 @@
+//! Stale responses: when they are served, and when never.
+
+use axum::body::Body;
+use http::StatusCode;
+
+use crate::site::{MODES, Mode, Site, pause, response};
+
+/// Answers once with this `Cache-Control`, then fails.
+async fn failing(mode: Mode, cache_control: &'static str) -> Site {
+    let site = Site::new(mode, move |seen| match seen.before {
+        0 => response(200, &[("cache-control", cache_control)], "good"),
+        _ => response(503, &[], "bad"),
+    })
+    .await;
+    site.get("/", &[]).await;
+    site
+}
+
+#[tokio::test]
+async fn a_failing_origin_is_covered_for_as_long_as_the_response_allows() {
+    for mode in MODES {
+        let site = failing(mode, "max-age=10, stale-if-error=20").await;
+        site.advance(29);
+        let stale = site.get("/", &[]).await;
+        assert_eq!(stale.said(), "tachikoma;hit;ttl=-19;detail=stale-if-error", "{mode:?}");
+        assert_eq!((stale.text().as_str(), stale.header("age")), ("good", "29"));
+        site.advance(1);
+        assert_eq!(site.get("/", &[]).await.status, StatusCode::SERVICE_UNAVAILABLE, "{mode:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_forbids_stale_use_is_never_served_stale() {
+    for forbidding in ["must-revalidate", "proxy-revalidate", "s-maxage=10", "no-cache"] {
+        let cache_control =
+            format!("max-age=10, stale-if-error=99, stale-while-revalidate=99, {forbidding}");
+        let cache_control: &'static str = cache_control.leak();
+        let site = failing(Mode::Layer, cache_control).await;
+        site.advance(11);
+        for asked in ["x", "max-stale", "stale-if-error=99"] {
+            let answer = site.get("/", &[("cache-control", asked)]).await;
+            assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{forbidding} {asked}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_may_accept_a_stale_response() {
+    let site = failing(Mode::Layer, "max-age=10").await;
+    site.advance(15);
+    let stale = site.get("/", &[("cache-control", "max-stale=5")]).await;
+    assert_eq!(stale.said(), "tachikoma;hit;ttl=-5;detail=max-stale");
+    let too_old = site.get("/", &[("cache-control", "max-stale=4")]).await;
+    assert_eq!(too_old.status, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test]
+async fn a_stale_response_is_served_at_once_and_refreshed_once() {
+    for mode in MODES {
+        let site = Site::new(mode, |seen| {
+            let headers = [("cache-control", "max-age=10, stale-while-revalidate=60")];
+            response(200, &headers, format!("answer {}", seen.before))
+        })
+        .await;
+        site.get("/", &[]).await;
+        site.advance(10);
+        let stale = site.get("/", &[]).await;
+        assert_eq!(stale.said(), "tachikoma;hit;ttl=0;detail=stale-while-revalidate", "{mode:?}");
+        assert_eq!(stale.text(), "answer 0");
+        for _ in 0..200 {
+            let answer = site.get("/", &[]).await;
+            if answer.text() == "answer 1" {
+                break;
+            }
+            pause().await;
+        }
+        let fresh = site.get("/", &[]).await;
+        assert_eq!(
+            (fresh.said(), fresh.text().as_str()),
+            ("tachikoma;hit;ttl=10", "answer 1"),
+            "{mode:?}"
+        );
+        assert_eq!(site.fetched(), 2, "{mode:?}: one refresh");
+    }
+}
+
+#[tokio::test]
+async fn many_requests_for_a_stale_response_make_one_refresh() {
+    let site = Site::new(Mode::Layer, |seen| {
+        let headers = [("cache-control", "max-age=10, stale-while-revalidate=60")];
+        response(200, &headers, format!("answer {}", seen.before))
+    })
+    .await;
+    site.get("/", &[]).await;
+    site.advance(10);
+    let many = (0..10_000).map(|_| site.get("/", &[]));
+    for answer in futures_util::future::join_all(many).await {
+        assert!(answer.is_hit(), "{answer:?}");
+    }
+    for _ in 0..200 {
+        pause().await;
+    }
+    assert_eq!(site.fetched(), 2);
+}
+
+#[tokio::test]
+async fn an_error_is_not_stored_unless_it_says_so_and_then_for_ten_seconds() {
+    for mode in MODES {
+        let site = Site::new(mode, |seen| {
+            let fresh = seen.uri.query() == Some("fresh");
+            let headers: &[_] = if fresh { &[("cache-control", "max-age=3600")] } else { &[] };
+            let status = seen.uri.path().trim_start_matches('/').parse().unwrap();
+            response(status, headers, Body::empty())
+        })
+        .await;
+        for status in [400, 403, 404, 410, 429, 500, 503] {
+            site.get(&format!("/{status}"), &[]).await;
+            assert!(!site.get(&format!("/{status}"), &[]).await.is_hit(), "{mode:?} {status}");
+            let path = format!("/{status}?fresh");
+            site.get(&path, &[]).await;
+            let stored = site.get(&path, &[]).await;
+            assert_eq!(stored.is_hit(), ![403, 429].contains(&status), "{mode:?} {status}");
+            site.advance(10);
+            assert!(!site.get(&path, &[]).await.is_hit(), "{mode:?} {status}");
+        }
+    }
+}
