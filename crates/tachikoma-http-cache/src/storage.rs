@@ -1,8 +1,8 @@
 //! Keeps responses in the cache below, and finds the one that a request selects.
 //!
 //! A response that nothing but its URL selects lies under its primary key. Where `Vary` selected
-//! one, an index lies there, and each variant under a key of its own that is never used twice, so that
-//! no fill can touch what another one stored. Only the fill of the primary key makes anything
+//! one, an index lies there, and each variant under a key of its own that is never used twice, so
+//! that no fill can touch what another one stored. Only the fill of the primary key makes anything
 //! visible, and that goes through a lease: an invalidation during the fetch is not undone.
 //!
 //! Never decides what may be stored or reused. A store that fails is a miss, never an error.

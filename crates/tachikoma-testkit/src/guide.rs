@@ -19,3 +19,6 @@ struct Tags;
 
 #[doc = include_str!("../../../docs/src/failures.md")]
 struct Failures;
+
+#[doc = include_str!("../../../docs/src/response-cache.md")]
+struct ResponseCache;

@@ -150,7 +150,8 @@ async fn a_broken_body_breaks_for_its_reader_and_is_not_stored() {
         for path in ["/stream", "/short", "/ends-early"] {
             for _ in 0..2 {
                 let answer = site.get(path, &[]).await;
-                // In an app, what ends early ends early for the server above, which then breaks off.
+                // In an app, what ends early ends early for the server above, which then breaks
+                // off.
                 let is_judged_above = mode == Mode::Layer && path == "/ends-early";
                 assert!(answer.body.is_err() || is_judged_above, "{mode:?} {path}: a clean end");
                 assert!(!answer.is_hit(), "{mode:?} {path}");

@@ -176,7 +176,8 @@ impl FromStr for CacheUrl {
     type Err = Refused;
 
     fn from_str(text: &str) -> Result<Self, Refused> {
-        // What else the URL may hold is the business of the library, which says it when it opens it.
+        // What else the URL may hold is the business of the library, which says it when it opens
+        // it.
         const SCHEMES: [&str; 8] = [
             "memory:",
             "memory?",
