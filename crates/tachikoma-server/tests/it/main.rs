@@ -7,6 +7,7 @@ mod api;
 mod cli;
 mod config_file;
 mod framing;
+mod guide;
 mod proxy;
 mod shutdown;
 mod support;
