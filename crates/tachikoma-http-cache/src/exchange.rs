@@ -132,6 +132,10 @@ where
                 let decision = waited_for.map_or(decision, collapsed);
                 return Ok(answer(&shared, &stored, &request, facts, &decision));
             }
+            // A part does not refresh the whole: the next whole request does.
+            Verdict::Refresh(decision, stored) if facts.has_range => {
+                return Ok(answer(&shared, &stored, &request, facts, &decision));
+            }
             Verdict::Refresh(decision, stored) => {
                 let response = answer(&shared, &stored, &request, facts, &decision);
                 refresh(&shared, inner, request, asked, stored);
@@ -140,6 +144,9 @@ where
             Verdict::OnlyIfCached => {
                 shared.decided(&Decision::OnlyIfCached);
                 return Ok(head::only_if_cached());
+            }
+            Verdict::Forward(..) if facts.has_range => {
+                return pass(shared, inner, request, Bypass::Range, None).await;
             }
             Verdict::Forward(why, stored) => (why, stored),
         };

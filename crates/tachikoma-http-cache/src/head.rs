@@ -4,8 +4,8 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue, Response, StatusCode,
-    header::{AGE, CONTENT_LENGTH, DATE},
+    HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
+    header::{AGE, CONTENT_LENGTH, CONTENT_RANGE, DATE, RANGE},
 };
 
 use crate::{
@@ -16,6 +16,7 @@ use crate::{
         decision::Decision,
         directives::ResponseDirectives,
         fields::remove_unstored,
+        range::{Part, part},
         validation::{Validators, is_unchanged_for, not_modified_head},
     },
     storage::StoredResponse,
@@ -37,16 +38,14 @@ pub(crate) fn to_store(
     } else {
         headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
     }
-    if date::read(&headers, &DATE).valid().is_none()
-        && let Ok(now) = HeaderValue::from_str(&httpdate::fmt_http_date(received))
-    {
-        headers.insert(DATE, now);
+    if date::read(&headers, &DATE).valid().is_none() {
+        set(&mut headers, DATE, &httpdate::fmt_http_date(received));
     }
     headers
 }
 
-/// An answer from a stored response: whole, or 304 where the client has it already, without a
-/// body for HEAD.
+/// An answer from a stored response: whole, a part of it, or 304 where the client has it already;
+/// without a body for HEAD.
 pub(crate) fn answer<B>(
     stored: &StoredResponse,
     request: &HeaderMap,
@@ -61,7 +60,23 @@ pub(crate) fn answer<B>(
         status = StatusCode::NOT_MODIFIED;
         not_modified_head(&mut headers);
     } else if !is_head {
-        body = CacheBody::stored(stored.body.clone());
+        match asked_part(stored, request) {
+            Part::Whole => body = CacheBody::stored(stored.body.clone()),
+            Part::Bytes(part) => {
+                status = StatusCode::PARTIAL_CONTENT;
+                let (first, last, all) = (part.start, part.end - 1, stored.body.len());
+                set(&mut headers, CONTENT_RANGE, &format!("bytes {first}-{last}/{all}"));
+                headers.insert(CONTENT_LENGTH, HeaderValue::from(part.len()));
+                body = CacheBody::stored(stored.body.slice(part));
+            }
+            Part::Unsatisfiable => {
+                status = StatusCode::RANGE_NOT_SATISFIABLE;
+                // Of the stored head nothing: another cache must not keep this for that long.
+                headers = HeaderMap::new();
+                set(&mut headers, CONTENT_RANGE, &format!("bytes */{}", stored.body.len()));
+                headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
+            }
+        }
     }
     headers.insert(AGE, HeaderValue::from(stored.terms.age(now).as_secs()));
     cache_status::add(&mut headers, decision);
@@ -69,6 +84,19 @@ pub(crate) fn answer<B>(
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response
+}
+
+fn asked_part(stored: &StoredResponse, request: &HeaderMap) -> Part {
+    if stored.status == StatusCode::OK && request.contains_key(RANGE) {
+        return part(request, &stored.headers, stored.body.len());
+    }
+    Part::Whole
+}
+
+fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
+    }
 }
 
 fn is_unchanged(stored: &StoredResponse, request: &HeaderMap) -> bool {

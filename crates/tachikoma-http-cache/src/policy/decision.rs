@@ -16,7 +16,7 @@ pub enum Bypass {
     RequestBody,
     /// It asks for another protocol, or waits for `100-continue`.
     Upgrade,
-    /// It asks for a part of the representation.
+    /// It asks for a part, and nothing is stored to take it from.
     Range,
     /// It states a condition that only the origin can judge: `If-Match`, `If-Unmodified-Since`.
     Precondition,

@@ -14,6 +14,7 @@ pub mod directives;
 pub mod fields;
 pub mod freshness;
 pub mod invalidation;
+pub mod range;
 pub mod request;
 pub mod response;
 pub mod reuse;

@@ -12,7 +12,7 @@ use http::{
     HeaderMap, HeaderName, Method,
     header::{
         AUTHORIZATION, CONTENT_LENGTH, COOKIE, EXPECT, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH,
-        IF_RANGE, IF_UNMODIFIED_SINCE, RANGE, TRANSFER_ENCODING, UPGRADE,
+        IF_UNMODIFIED_SINCE, RANGE, TRANSFER_ENCODING, UPGRADE,
     },
 };
 
@@ -31,6 +31,8 @@ pub struct RequestFacts {
     pub has_cookie: bool,
     /// It asks a condition that a cache can answer: `If-None-Match` or `If-Modified-Since`.
     pub has_condition: bool,
+    /// It asks for a part: answered from what is stored whole, else passed on.
+    pub has_range: bool,
     /// Headers of the deny list that it carries and that only a `Vary` which names them keeps
     /// apart.
     pub denied: Vec<HeaderName>,
@@ -61,9 +63,6 @@ pub fn admit(
     if headers.contains_key(UPGRADE) || headers.contains_key(EXPECT) {
         return Err(Bypass::Upgrade);
     }
-    if headers.contains_key(RANGE) || headers.contains_key(IF_RANGE) {
-        return Err(Bypass::Range);
-    }
     if headers.contains_key(IF_MATCH) || headers.contains_key(IF_UNMODIFIED_SINCE) {
         return Err(Bypass::Precondition);
     }
@@ -81,6 +80,7 @@ pub fn admit(
         has_cookie: headers.contains_key(COOKIE) && !options.ignore_cookies,
         has_condition: headers.contains_key(IF_NONE_MATCH)
             || headers.contains_key(IF_MODIFIED_SINCE),
+        has_range: headers.contains_key(RANGE) && method == Method::GET,
         denied,
         must_select,
         oversize: is_oversize(headers),

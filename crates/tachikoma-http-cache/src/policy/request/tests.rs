@@ -40,14 +40,19 @@ fn what_the_cache_cannot_answer_passes_it_by() {
     check_bypass(&[("content-length", "4")], Bypass::RequestBody);
     check_bypass(&[("transfer-encoding", "chunked")], Bypass::RequestBody);
     check_bypass(&[("upgrade", "websocket")], Bypass::Upgrade);
-    check_bypass(&[("range", "bytes=0-1")], Bypass::Range);
-    check_bypass(&[("if-range", "\"a\"")], Bypass::Range);
     check_bypass(&[("if-match", "\"a\"")], Bypass::Precondition);
     check_bypass(&[("if-unmodified-since", "x")], Bypass::Precondition);
     check_bypass(&[("cache-control", "No-Store")], Bypass::RequestNoStore);
     let with_body = admit(&Method::GET, &HeaderMap::new(), true, &Options::default());
     assert_eq!(with_body, Err(Bypass::RequestBody));
     assert!(get(&[("content-length", "0")], &Options::default()).is_ok());
+}
+
+#[test]
+fn only_a_get_asks_for_a_range() {
+    let range = headers(&[("range", "bytes=0-1")]);
+    let has_range = |method| admit(&method, &range, false, &Options::default()).unwrap().has_range;
+    assert!(has_range(Method::GET) && !has_range(Method::HEAD));
 }
 
 fn denied(fields: &[(&str, &str)], options: &Options) -> Vec<String> {
