@@ -43,7 +43,7 @@ impl OpenError {
 pub struct ApiOptions {
     /// How long the data cache keeps what it read. Default: 60 s.
     ///
-    /// Writes through this API take effect at once, in all processes that share a Redis cache.
+    /// Writes through this API take out what they change, for all processes that share a Redis.
     /// This is the longest that anything else stays unseen: a row changed by other means, a write
     /// of another process that has a memory cache of its own, a write whose process was killed
     /// before it could tell the cache.

@@ -8,6 +8,7 @@ mod concurrency;
 mod missions;
 mod openapi;
 mod problems;
+mod redis;
 mod sessions;
 mod socket;
 mod specs;

@@ -66,8 +66,8 @@ Reads go through a data cache and say in `Server-Timing` what it did: `hit`, `st
 database was read) or `miss` (the cache could not be used). A read without such a row is 404 and \
 is not kept.
 
-A write is committed and then taken out of the cache. 200, 201 and 204 mean that both are done: \
-what is read from then on is new. 202 with `Cache-Invalidation: pending` means that the row is \
+A write is committed and then taken out of the cache. 200, 201 and 204 mean that both are done. \
+202 with `Cache-Invalidation: pending` means that the row is \
 written and the cache could not be told in time; it is told as soon as possible.
 
 Missions and specs carry a strong `ETag`; `If-None-Match` on a read gives 304, `If-Match` on a \
