@@ -81,6 +81,16 @@ impl HttpCache {
         self.shared.storage.remove(&target.key()).await.map_err(PurgeError::Store)
     }
 
+    /// How many responses [`purge_url`](Self::purge_url) would remove now.
+    ///
+    /// # Errors
+    ///
+    /// [`PurgeError::Url`], and [`PurgeError::Store`] if the store failed.
+    pub async fn count_url(&self, url: &str) -> Result<u64, PurgeError> {
+        let target = Target::parse(url).ok_or_else(|| PurgeError::Url(url.to_owned()))?;
+        self.shared.storage.count(&target.key()).await.map_err(PurgeError::Store)
+    }
+
     /// Invalidates all responses with a tag (`Surrogate-Key`, `Cache-Tag`).
     ///
     /// # Errors

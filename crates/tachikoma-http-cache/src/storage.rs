@@ -195,6 +195,22 @@ impl Storage {
         self.entries.remove(&names).await
     }
 
+    /// How many responses [`remove`](Self::remove) would remove.
+    pub(crate) async fn count(&self, key: &Key) -> Result<u64, Error> {
+        let Some(stored) = self.entries.get::<Stored>(&key.name).await? else {
+            return Ok(0);
+        };
+        let Some(index) = stored.index() else {
+            return Ok(1);
+        };
+        let mut live = 0;
+        for variant in &index.variants {
+            let name = key.variant(variant.id);
+            live += u64::from(self.entries.cache().exists(&name).await?);
+        }
+        Ok(live)
+    }
+
     async fn drop_orphans(&self, names: &[String]) {
         if let Err(error) = self.entries.remove(names).await {
             tracing::debug!(%error, "an unused variant stays until its end");

@@ -10,6 +10,7 @@ mod admin;
 pub mod api;
 pub mod cli;
 pub mod config;
+mod demo;
 mod front;
 mod listener;
 mod observed;
@@ -31,4 +32,11 @@ pub use tachikoma_cache as cache;
 /// An address cannot be listened on, or the cache or the database cannot be opened.
 pub async fn run(config: config::Config, shutdown: shutdown::Shutdown) -> anyhow::Result<()> {
     Server::start(config).await?.run(shutdown).await
+}
+
+/// Prints what was asked for. Whoever closed the pipe has seen enough.
+fn print(text: &str) {
+    use std::io::Write as _;
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }

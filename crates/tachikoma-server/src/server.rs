@@ -1,14 +1,18 @@
 //! Puts the parts together: listeners, the cache, the API, the proxy.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use http::HeaderValue;
+use axum::body::Body;
+use http::{HeaderValue, Request, Response};
 use tachikoma_cache::Cache;
+use tachikoma_http_cache::{HttpCache, HttpCacheLayer};
 use tokio::net::TcpListener;
 use tower::util::BoxCloneSyncService;
+use tower::{Layer as _, Service, ServiceExt as _};
 
 use crate::access_log::AccessLog;
 use crate::admin::Admin;
@@ -16,7 +20,7 @@ use crate::admin::snapshot::Sources;
 use crate::api::{self, ApiState};
 use crate::config::values::{self, Upstream};
 use crate::config::{Config, Secrets, same_place};
-use crate::front::Front;
+use crate::front::{Front, Route};
 use crate::listener::{self, Terms};
 use crate::proxy::Proxy;
 use crate::shutdown::{self, Shutdown};
@@ -36,6 +40,7 @@ pub struct Server {
     log: AccessLog,
     traffic: Arc<Traffic>,
     cache: Cache,
+    responses: HttpCache,
     in_memory: bool,
     api: Option<ApiState>,
 }
@@ -72,10 +77,14 @@ impl Server {
         } else {
             None
         };
-        let api_route = api.clone().map(|state| BoxCloneSyncService::new(api::router(state)));
-        let upstream = config.upstream.as_ref().map(|upstream| {
-            BoxCloneSyncService::new(Proxy::new(upstream, config.proxy, Arc::clone(&clock)))
-        });
+        // Its keys are apart from those of the data; what `Last-Modified` lets be guessed is.
+        let layer = HttpCacheLayer::new(cache.namespace("http")?).heuristic(true);
+        let responses = layer.handle();
+        let api_route = api.clone().map(|state| behind(&layer, api::router(state)));
+        let upstream = config
+            .upstream
+            .as_ref()
+            .map(|upstream| behind(&layer, Proxy::new(upstream, config.proxy, Arc::clone(&clock))));
         let own_host = HeaderValue::from_str(&address.to_string())?;
         let log = AccessLog::start(config.access_log).context("the access log cannot start")?;
         let traffic = Arc::new(Traffic::default());
@@ -100,6 +109,7 @@ impl Server {
             log,
             traffic,
             cache,
+            responses,
             in_memory,
             api,
         })
@@ -115,6 +125,11 @@ impl Server {
         self.admin.as_ref().map(|(_, address)| *address)
     }
 
+    /// The reference API, if it is on.
+    pub fn api(&self) -> Option<&ApiState> {
+        self.api.as_ref()
+    }
+
     /// Serves until `shutdown` is asked for and open requests are done, or the drain time is over.
     ///
     /// # Errors
@@ -126,6 +141,7 @@ impl Server {
         let sources = Arc::new(Sources {
             clock: Arc::clone(&self.terms.clock),
             cache: self.cache,
+            responses: self.responses,
             in_memory: self.in_memory,
             started: self.terms.clock.now(),
             traffic: self.traffic,
@@ -154,6 +170,17 @@ impl Server {
         tracing::info!("stopped");
         served
     }
+}
+
+/// Puts the response cache in front of a service.
+fn behind<S>(layer: &HttpCacheLayer, service: S) -> Route
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    S: Clone + Send + Sync + 'static,
+    S::Future: Send + 'static,
+{
+    let cached = layer.layer(service);
+    BoxCloneSyncService::new(cached.map_response(|response| response.map(Body::new)))
 }
 
 /// Refuses an upstream whose name leads back to this server's own port.

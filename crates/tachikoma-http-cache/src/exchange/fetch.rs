@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, Request, Response, StatusCode, Version,
+    HeaderMap, HeaderName, Request, Response, StatusCode, Version,
     header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING},
     response::Parts,
 };
@@ -247,8 +247,15 @@ impl Sent {
         stored: &Arc<Stored>,
         answer: Parts,
     ) -> Response<CacheBody<R>> {
-        let cookies: Vec<_> =
-            answer.headers.get_all(http::header::SET_COOKIE).iter().cloned().collect();
+        // A cookie is for this client, a timing for this exchange: passed on, never stored.
+        let own = [http::header::SET_COOKIE, HeaderName::from_static("server-timing")];
+        let own: Vec<_> = own
+            .into_iter()
+            .flat_map(|name| {
+                let values = answer.headers.get_all(&name).iter().cloned();
+                values.map(|value| (name.clone(), value)).collect::<Vec<_>>()
+            })
+            .collect();
         let confirmed = validation::confirms(
             &Validators::read(&current.headers),
             &Validators::read(&answer.headers),
@@ -273,9 +280,8 @@ impl Sent {
                 head::answer(current, &headers, false, now, &decision)
             }
         };
-        // A cookie is for this client alone: it is passed on, and never stored.
-        for cookie in cookies {
-            response.headers_mut().append(http::header::SET_COOKIE, cookie);
+        for (name, value) in own {
+            response.headers_mut().append(name, value);
         }
         response
     }

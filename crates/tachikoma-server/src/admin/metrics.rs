@@ -12,7 +12,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-use super::snapshot::{CacheFigures, Snapshot};
+use super::snapshot::{CacheFigures, ResponseFigures, Snapshot};
 
 /// What the text is.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -30,7 +30,7 @@ struct Series(Snapshot);
 
 impl Collector for Series {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let Snapshot { process, http, cache } = &self.0;
+        let Snapshot { process, http, cache, response_cache } = &self.0;
         let mut write = Writer(encoder);
         write.gauge("uptime_seconds", "Time since the start", process.uptime_ms / 1000)?;
         if let Some(bytes) = process.resident_bytes {
@@ -56,7 +56,8 @@ impl Collector for Series {
         write.counter("http_cut_off", "Responses that broke off", traffic.cut_off)?;
         let dropped = http.access_log_dropped;
         write.counter("access_log_dropped", "Access log lines without room", dropped)?;
-        write.cache(cache)
+        write.cache(cache)?;
+        write.responses(response_cache)
     }
 }
 
@@ -95,6 +96,31 @@ impl Writer<'_> {
         self.gauge("cache_pending_invalidations", "Invalidations not in yet", pending)?;
         let errors: Vec<_> = cache.errors.iter().map(|(kind, n)| (*kind, *n)).collect();
         self.counters("cache_errors", "Errors by kind", "kind", &errors)
+    }
+
+    fn responses(&mut self, responses: &ResponseFigures) -> fmt::Result {
+        let help = "Exchanges by what the response cache decided";
+        let outcomes = [
+            ("hit", responses.hits),
+            ("stale", responses.stale),
+            ("miss", responses.misses),
+            ("revalidated", responses.revalidations),
+            ("collapsed", responses.collapsed),
+            ("only_if_cached", responses.only_if_cached),
+        ];
+        self.counters("response_cache_exchanges", help, "outcome", &outcomes)?;
+        let bypassed: Vec<_> = responses.bypassed.iter().map(|(why, n)| (*why, *n)).collect();
+        let help = "Exchanges the response cache took no part in, by reason";
+        self.counters("response_cache_bypassed", help, "reason", &bypassed)?;
+        self.counter("response_cache_stored", "Responses that were stored", responses.stored)?;
+        let refused = responses.refused_fills;
+        self.counter("response_cache_refused_fills", "Responses refused by the store", refused)?;
+        let incomplete = responses.incomplete;
+        self.counter("response_cache_incomplete", "Responses without a proved end", incomplete)?;
+        let invalidated = responses.invalidations;
+        self.counter("response_cache_invalidations", "URLs invalidated by writes", invalidated)?;
+        let pending = responses.pending_invalidations;
+        self.counter("response_cache_pending", "Invalidations that were not in at once", pending)
     }
 
     fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {

@@ -21,6 +21,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::{Deserialize, Serialize};
 use tachikoma_cache::store::{Cursor, Want};
 use tachikoma_cache::{Cache, Error, ErrorKind, Pattern, Removed};
+use tachikoma_http_cache::PurgeError;
 
 use super::snapshot::Sources;
 use crate::listener::Peer;
@@ -166,12 +167,21 @@ async fn read(body: Body) -> Result<Bytes, Refused> {
 enum Failed {
     Cache(Error),
     NotCounted,
-    NoResponses(String),
+    Url(PurgeError),
 }
 
 impl From<Error> for Failed {
     fn from(error: Error) -> Self {
         Self::Cache(error)
+    }
+}
+
+impl From<PurgeError> for Failed {
+    fn from(error: PurgeError) -> Self {
+        match error {
+            PurgeError::Store(error) => Self::Cache(error),
+            error => Self::Url(error),
+        }
     }
 }
 
@@ -182,9 +192,7 @@ impl Failed {
                 StatusCode::BAD_REQUEST,
                 "A tag is invalidated without looking for what has it, so it cannot be counted.",
             ),
-            Self::NoResponses(url) => {
-                problem(StatusCode::NOT_FOUND, &format!("No response of {url} is ever stored."))
-            }
+            Self::Url(error) => problem(StatusCode::BAD_REQUEST, &format!("{error}.")),
             Self::Cache(error) => {
                 let status = match error.kind() {
                     ErrorKind::InvalidKey | ErrorKind::InvalidPattern | ErrorKind::InvalidTag => {
@@ -206,10 +214,14 @@ async fn remove(sources: &Sources, target: &Target) -> Result<Removed, Failed> {
             Ok(sources.cache.delete_pattern(&Pattern::raw(pattern)?).await?)
         }
         Target::Tag(tag) => {
-            sources.cache.invalidate_tag(tag).await?;
+            // Both are told before either may fail: a caller who asks again asks for both.
+            let (data, responses) =
+                tokio::join!(sources.cache.invalidate_tag(tag), sources.responses.purge_tag(tag));
+            data?;
+            responses?;
             Ok(Removed::default())
         }
-        Target::Url(url) => Err(Failed::NoResponses(url.clone())),
+        Target::Url(url) => Ok(sources.responses.purge_url(url).await?),
     }
 }
 
@@ -218,7 +230,7 @@ async fn count(sources: &Sources, target: &Target) -> Result<Removed, Failed> {
         Target::Key(key) => u64::from(sources.cache.exists(key).await?),
         Target::Pattern(pattern) => matching(&sources.cache, &Pattern::raw(pattern)?).await?,
         Target::Tag(_) => return Err(Failed::NotCounted),
-        Target::Url(url) => return Err(Failed::NoResponses(url.clone())),
+        Target::Url(url) => sources.responses.count_url(url).await?,
     };
     Ok(sources.in_tier(found))
 }

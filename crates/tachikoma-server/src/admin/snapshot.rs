@@ -8,6 +8,8 @@ use serde::Serialize;
 use tachikoma_cache::stats::Evictions;
 use tachikoma_cache::{Cache, CacheStats, Clock, ErrorKind, Health, Removed, Time};
 
+use tachikoma_http_cache::{HttpCache, HttpCacheStats};
+
 use crate::access_log::AccessLog;
 use crate::listener::Terms;
 use crate::shutdown::Shutdown;
@@ -17,6 +19,7 @@ use crate::traffic::{Traffic, TrafficStats};
 pub(crate) struct Sources {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) cache: Cache,
+    pub(crate) responses: HttpCache,
     /// Whether the store is this process's memory: the tier that counts are of.
     pub(crate) in_memory: bool,
     pub(crate) started: Time,
@@ -32,6 +35,7 @@ pub(super) struct Snapshot {
     pub(super) process: Process,
     pub(super) http: Http,
     pub(super) cache: CacheFigures,
+    pub(super) response_cache: ResponseFigures,
 }
 
 /// The process itself.
@@ -115,6 +119,43 @@ impl CacheFigures {
     }
 }
 
+/// What the response cache decided, once per exchange.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct ResponseFigures {
+    pub(super) hits: u64,
+    pub(super) stale: u64,
+    pub(super) misses: u64,
+    pub(super) revalidations: u64,
+    pub(super) collapsed: u64,
+    pub(super) only_if_cached: u64,
+    /// Exchanges it took no part in, by reason.
+    pub(super) bypassed: BTreeMap<&'static str, u64>,
+    pub(super) stored: u64,
+    pub(super) refused_fills: u64,
+    pub(super) incomplete: u64,
+    pub(super) invalidations: u64,
+    pub(super) pending_invalidations: u64,
+}
+
+impl From<HttpCacheStats> for ResponseFigures {
+    fn from(stats: HttpCacheStats) -> Self {
+        Self {
+            hits: stats.hits,
+            stale: stats.stale,
+            misses: stats.misses,
+            revalidations: stats.revalidations,
+            collapsed: stats.collapsed,
+            only_if_cached: stats.only_if_cached,
+            bypassed: stats.bypassed.into_iter().collect(),
+            stored: stats.stored,
+            refused_fills: stats.refused_fills,
+            incomplete: stats.incomplete,
+            invalidations: stats.invalidations,
+            pending_invalidations: stats.pending_invalidations,
+        }
+    }
+}
+
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
@@ -148,6 +189,7 @@ impl Sources {
                 access_log_dropped: self.log.dropped(),
             },
             cache: CacheFigures::of(&self.cache.stats(), self.cache.health(), now),
+            response_cache: self.responses.stats().into(),
         }
     }
 }

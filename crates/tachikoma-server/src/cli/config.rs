@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 
-use super::{Failed, ServeArgs, print};
+use super::{Failed, ServeArgs};
+use crate::print;
 
 /// The file that `config init` writes: every setting with its default, commented out.
 pub(crate) const TEMPLATE: &str = include_str!("template.toml");

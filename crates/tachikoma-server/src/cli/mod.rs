@@ -4,6 +4,7 @@
 //! the configuration file). Errors go to standard error, what was asked for to standard output.
 
 mod config;
+mod demo;
 mod remote;
 mod serve;
 
@@ -34,6 +35,8 @@ struct Cli {
 enum Command {
     /// Serve: cache an upstream, the reference API, or both
     Serve(ServeArgs),
+    /// Show it all with nothing to install: free ports, a temporary database, lines to type
+    Demo(demo::DemoArgs),
     /// Look at the settings a server would run with
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -93,6 +96,7 @@ pub fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Serve(args) => serve::serve(args),
+        Command::Demo(args) => demo::demo(&args),
         Command::Config(command) => config::run(command),
         Command::Stats(at) => remote::stats(&at),
         Command::Purge(args) => remote::purge(&args),
@@ -114,12 +118,6 @@ fn code_of(error: &anyhow::Error) -> u8 {
 fn fail(code: u8, message: &str) -> ExitCode {
     let _ = writeln!(io::stderr(), "error: {message}");
     ExitCode::from(code)
-}
-
-/// Prints what was asked for. Whoever closed the pipe has seen enough.
-fn print(text: &str) {
-    let mut out = io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
 fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {

@@ -15,10 +15,11 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
 
+use super::Failed;
 use super::serve::runtime;
-use super::{Failed, print};
 use crate::config::values::Secret;
 use crate::config::{Config, Settings};
+use crate::print;
 
 /// How long an answer may take. A pattern over a large Redis takes its time.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -4,8 +4,10 @@
 
 mod admin;
 mod api;
+mod cached;
 mod cli;
 mod config_file;
+mod demo;
 mod framing;
 mod guide;
 mod proxy;
