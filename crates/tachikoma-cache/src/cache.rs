@@ -42,10 +42,12 @@ pub use set::{Set, SetIfAbsent};
 
 use crate::clock::{Clock, Deadline};
 use crate::codec::{Cacheable, json_object};
+use crate::entry::Entry;
 use crate::error::Error;
 use crate::expiry::{KeyTtl, Ttl};
 use crate::key::{Key, Namespace};
 use crate::load::Flights;
+use crate::load::lookup::Lookups;
 use crate::stats::{CacheStats, Counters};
 use crate::store::{Cx, Guarantee, Health, Peek, Store};
 
@@ -87,6 +89,7 @@ pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) counters: Counters,
     pub(crate) flights: Flights,
+    pub(crate) lookups: Lookups,
     pub(crate) default_ttl: Ttl,
     pub(crate) load_timeout: Duration,
     pub(crate) store_timeout: Duration,
@@ -219,7 +222,7 @@ impl Cache {
         let shared = self.shared();
         let mut ttl = KeyTtl::NoKey;
         let now = shared.clock.now();
-        let mut see = |entry: &crate::entry::Entry, guarantee| {
+        let mut see = |entry: &Entry, guarantee| {
             if guarantee == Guarantee::Fresh {
                 ttl = KeyTtl::of(entry.meta().soft_expiry, now);
             }
@@ -328,8 +331,19 @@ impl Shared {
 
     /// Asks the store and counts the lookup.
     async fn read<T: Cacheable>(&self, key: &Key<'_>, cx: &Cx) -> Result<Option<Hit<T>>, Error> {
-        let found = self.counted(self.store.read(std::slice::from_ref(key), cx).await);
-        let hit = match found.as_ref().ok().and_then(|found| found.first()?.as_ref()) {
+        let found = self.store.read(std::slice::from_ref(key), cx).await;
+        let found = self.counted(found).map(|mut found| found.pop().flatten());
+        let hit = self.judge(key, found.as_ref().ok().and_then(Option::as_ref));
+        found.map(|_| hit)
+    }
+
+    /// Turns what a store answered into a hit or a miss, and counts it.
+    fn judge<T: Cacheable>(
+        &self,
+        key: &Key<'_>,
+        found: Option<&(Entry, Guarantee)>,
+    ) -> Option<Hit<T>> {
+        let hit = match found {
             Some((entry, Guarantee::Fresh)) => match json_object(entry) {
                 Ok(value) => Some(Hit::new(value, Guarantee::Fresh, Source::Hit)),
                 Err(error) => {
@@ -343,6 +357,6 @@ impl Shared {
             Some(_) => self.counters.hits.add_one(),
             None => self.counters.misses.add_one(),
         }
-        found.map(|_| hit)
+        hit
     }
 }

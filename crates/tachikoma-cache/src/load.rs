@@ -6,6 +6,7 @@
 //! answer. Who leads is decided by the pure [`flight`] table.
 
 pub(crate) mod flight;
+pub(crate) mod lookup;
 mod reentrancy;
 #[cfg(test)]
 mod tests;
@@ -30,7 +31,7 @@ use crate::glob::Glob;
 use crate::invalidation::{Group, Marks};
 use crate::key::{Key, MAX_KEY_BYTES, Namespace, Shown};
 use crate::runtime::{Mutex, lock, spawn};
-use crate::store::{Begin, Cx, Guarantee, Lease, Peek, Purpose, When, Written};
+use crate::store::{Begun, Cx, Guarantee, Lease, Peek, When, Written};
 use flight::{FlightId, FlightTable, Joined, Kind};
 use reentrancy::Chain;
 use wave::Wave;
@@ -75,25 +76,26 @@ pub(crate) struct Job {
     pub(crate) name: String,
     pub(crate) kind: Kind,
     pub(crate) tags: Vec<Group>,
-    /// `None`: the value is not to be stored, because its tags or its key are not allowed.
+    /// `None`: the value is not to be stored, because its tags are not allowed or the store does
+    /// not answer.
     pub(crate) ttl: Option<Ttl>,
     pub(crate) ops: TypeOps,
     pub(crate) loader: Loader,
-    /// When looking up must have ended; what is left then is for storing.
-    pub(crate) lookup: Deadline,
+    /// How much longer the store may take, for looking up once more and for storing together.
+    pub(crate) budget: Duration,
     /// Whether the store answers without waiting, so that storing first delays nobody.
     pub(crate) local: bool,
 }
 
 /// The loads of one cache that are under way.
-pub(crate) struct Flights([Mutex<FlightTable<Arc<Wave>>>; SHARDS]);
+pub(crate) struct Flights([Mutex<FlightTable<Arc<Wave<Outcome>>>>; SHARDS]);
 
 impl Flights {
     pub(crate) fn new() -> Self {
         Self(std::array::from_fn(|_| Mutex::new(FlightTable::new())))
     }
 
-    fn shard(&self, key: &Key<'_>) -> &Mutex<FlightTable<Arc<Wave>>> {
+    fn shard(&self, key: &Key<'_>) -> &Mutex<FlightTable<Arc<Wave<Outcome>>>> {
         // The table uses the low bits.
         &self.0[(key.hash() >> 56) as usize % SHARDS]
     }
@@ -189,7 +191,7 @@ struct Seat {
     namespace: Namespace,
     name: String,
     id: FlightId,
-    wave: Arc<Wave>,
+    wave: Arc<Wave<Outcome>>,
     lease: Option<Lease>,
 }
 
@@ -215,18 +217,20 @@ impl Drop for Seat {
 }
 
 async fn lead(mut seat: Seat, job: Job) {
-    let Job { tags, ttl, ops, loader, lookup, local, .. } = job;
+    let Job { tags, ttl, ops, loader, budget, local, .. } = job;
     let shared = Arc::clone(&seat.shared);
     let (namespace, name) = (seat.namespace.clone(), seat.name.clone());
     let Ok(key) = Key::new(&namespace, name.as_str()) else {
         return;
     };
     let keys = [key];
-    let cx = Cx { now: shared.clock.now(), deadline: job.lookup };
+    let lookup = Deadline::after(budget);
+    let cx = Cx { now: shared.clock.now(), deadline: lookup };
     if job.ttl.is_some() {
-        match begin(&shared, &keys, ops, &cx).await {
-            Begun::Found(loaded) => return seat.wave.publish(Ok(loaded)),
-            Begun::Lead(lease) => seat.lease = lease,
+        let (found, lease) = begin(&shared, &keys, ops, &cx).await;
+        seat.lease = lease;
+        if let Some(loaded) = found {
+            return seat.wave.publish(Ok(loaded));
         }
     }
     let left = lookup.remaining();
@@ -256,35 +260,30 @@ async fn lead(mut seat: Seat, job: Job) {
     seat.wave.publish(Ok(loaded));
 }
 
-enum Begun {
-    Found(Loaded),
-    /// Load; store only with a lease.
-    Lead(Option<Lease>),
-}
-
-/// Asks the store once more and for a lease. A failure of the store is only counted.
-async fn begin(shared: &Shared, keys: &[Key<'_>; 1], ops: TypeOps, cx: &Cx) -> Begun {
-    // A second time only where what was found is not a value of this type.
-    for purpose in [Purpose::Fill, Purpose::Refresh] {
-        let begun = match shared.store.begin(keys, purpose, cx).await {
-            Ok(mut begun) => begun.pop(),
-            Err(error) => {
-                shared.note("look up", &keys[0], &error);
-                None
-            }
-        };
-        match begun {
-            Some(Begin::Lead(lease)) => return Begun::Lead(Some(lease)),
-            Some(Begin::Held) | None => return Begun::Lead(None),
-            Some(Begin::Found(entry, guarantee)) => match (ops.decode)(&entry) {
-                Ok(object) => {
-                    return Begun::Found(Loaded { object, guarantee, by_loader: false });
-                }
-                Err(error) => shared.note("decode", &keys[0], &error),
-            },
+/// Asks the store once more, and for a lease. A failure of the store is only counted.
+async fn begin(
+    shared: &Shared,
+    keys: &[Key<'_>; 1],
+    ops: TypeOps,
+    cx: &Cx,
+) -> (Option<Loaded>, Option<Lease>) {
+    let begun = match shared.store.begin(keys, cx).await {
+        Ok(mut begun) => begun.pop(),
+        Err(error) => {
+            shared.note("look up", &keys[0], &error);
+            None
         }
-    }
-    Begun::Lead(None)
+    };
+    let Some(Begun { found, lease }) = begun else { return (None, None) };
+    // What is not a value of this type is replaced.
+    let loaded = found.and_then(|(entry, guarantee)| match (ops.decode)(&entry) {
+        Ok(object) => Some(Loaded { object, guarantee, by_loader: false }),
+        Err(error) => {
+            shared.note("decode", &keys[0], &error);
+            None
+        }
+    });
+    (loaded, lease)
 }
 
 /// Runs the loader within the load timeout and counts it.

@@ -65,24 +65,14 @@ pub struct Lease {
     pub groups: Snapshot,
 }
 
-/// What a load is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
-    /// To fill a key that has no fresh entry: one that is there by now is found.
-    Fill,
-    /// To replace the entry, whatever is there.
-    Refresh,
-}
-
 /// What a load finds when it begins.
 #[derive(Debug)]
-pub enum Begin {
-    /// Somebody stored the value meanwhile.
-    Found(Entry, Guarantee),
-    /// Load, then write with this lease or [`abandon`](Store::abandon) it.
-    Lead(Lease),
-    /// Somebody else is loading this key: load, but do not store.
-    Held,
+pub struct Begun {
+    /// The entry, if it is fresh: somebody stored it meanwhile, or the load is to replace it.
+    pub found: Option<(Entry, Guarantee)>,
+    /// The right to store: to be used or [abandoned](Store::abandon). `None`: somebody else is
+    /// loading this key; load, but do not store.
+    pub lease: Option<Lease>,
 }
 
 /// When a write takes place.
@@ -90,7 +80,7 @@ pub enum Begin {
 pub enum When<'a> {
     /// Always. Ends the leases of loads that are under way: they read older data.
     Always,
-    /// Only if the key has no entry. Ends leases as `Always` if it takes place.
+    /// Only if the key has no fresh entry. Ends leases as `Always` if it takes place.
     Absent,
     /// Only while this lease is valid. Ends the lease.
     Leased(&'a Lease),
@@ -206,9 +196,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         cx: &'a Cx,
     ) -> Op<'a, Vec<Option<(Entry, Guarantee)>>>;
 
-    /// Begins a load of each of these keys, in their order. A stale entry is never `Found`.
-    fn begin<'a>(&'a self, keys: &'a [Key<'a>], purpose: Purpose, cx: &'a Cx)
-    -> Op<'a, Vec<Begin>>;
+    /// Begins a load of each of these keys, in their order.
+    fn begin<'a>(&'a self, keys: &'a [Key<'a>], cx: &'a Cx) -> Op<'a, Vec<Begun>>;
 
     /// Stores an entry. [`TooLarge`](crate::ErrorKind::TooLarge) if it can never fit; others stay
     /// then.
@@ -223,7 +212,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Gives a lease back that will not be used. Never waits.
     fn abandon(&self, key: &Key<'_>, lease: Lease);
 
-    /// Gives an entry a new expiry, `None` for none; false if there is no such entry.
+    /// Gives a fresh entry a new expiry, `None` for none; false if the key has none.
     fn touch<'a>(&'a self, key: &'a Key<'a>, expiry: Option<Time>, cx: &'a Cx) -> Op<'a, bool>;
 
     /// Removes these keys (all of one namespace) and ends their leases.

@@ -10,6 +10,7 @@ use crate::error::{Error, ErrorKind};
 use crate::expiry::{Ttl, check_ttl};
 use crate::key::Namespace;
 use crate::load::Flights;
+use crate::load::lookup::Lookups;
 use crate::stats::Counters;
 use crate::store::Store;
 
@@ -83,11 +84,8 @@ impl<S> CacheBuilder<S> {
         self
     }
 
-    pub(super) fn finish(self, store: Arc<dyn Store>) -> Result<Cache, Error> {
-        let namespace = match self.namespace {
-            Ok(namespace) => namespace,
-            Err(name) => Namespace::new(&name)?,
-        };
+    /// Says which setting is not allowed, before anything is started or connected.
+    pub(super) fn check(&self) -> Result<Namespace, Error> {
         if let Ttl::After(ttl) = self.default_ttl {
             check_ttl(ttl)?;
         }
@@ -101,11 +99,20 @@ impl<S> CacheBuilder<S> {
                 ));
             }
         }
+        match &self.namespace {
+            Ok(namespace) => Ok(namespace.clone()),
+            Err(name) => Namespace::new(name),
+        }
+    }
+
+    pub(super) fn finish(self, store: Arc<dyn Store>) -> Result<Cache, Error> {
+        let namespace = self.check()?;
         let shared = Arc::new(Shared {
             store,
             clock: self.clock,
             counters: Counters::default(),
             flights: Flights::new(),
+            lookups: Lookups::new(),
             default_ttl: self.default_ttl,
             load_timeout: self.load_timeout,
             store_timeout: self.store_timeout,

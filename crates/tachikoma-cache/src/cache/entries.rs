@@ -15,9 +15,7 @@ use crate::expiry::Ttl;
 use crate::invalidation::Group;
 use crate::key::Key;
 use crate::pattern::Pattern;
-use crate::store::{
-    Begin, Cursor, Guarantee, Item, Lease, Page, Peek, Purpose, Removed, Want, When, Written,
-};
+use crate::store::{Cursor, Guarantee, Item, Lease, Page, Peek, Removed, Want, When, Written};
 
 /// See the module. Clones are cheap.
 #[derive(Debug, Clone)]
@@ -111,12 +109,8 @@ impl Entries {
         let mut lease = EntryLease { cache: self.cache.clone(), key: key.to_owned(), lease: None };
         let keys = [self.cache.key(key)?];
         let cx = shared.cx();
-        match shared.store.begin(&keys, Purpose::Refresh, &cx).await {
-            Ok(begun) => {
-                if let Some(Begin::Lead(right)) = begun.first() {
-                    lease.lease = Some(*right);
-                }
-            }
+        match shared.store.begin(&keys, &cx).await {
+            Ok(mut begun) => lease.lease = begun.pop().and_then(|begun| begun.lease),
             Err(error) => shared.note("begin", &keys[0], &error),
         }
         Ok(lease)

@@ -11,15 +11,14 @@ use std::task::{Context, Poll};
 use futures_util::future::BoxFuture;
 
 use super::{Cache, Hit, Shared, Source};
-use crate::clock::Deadline;
 use crate::codec::{Cacheable, TypeOps};
 use crate::error::{Error, LoadError};
 use crate::expiry::Ttl;
 use crate::invalidation::Group;
 use crate::key::{Key, Namespace};
 use crate::load::flight::Kind;
-use crate::load::{self, Failure, Job, Loader, Outcome, SourceError};
-use crate::store::{Cx, Peek};
+use crate::load::{self, Failure, Job, Loader, Outcome, SourceError, lookup};
+use crate::store::Peek;
 
 /// A load that was asked for; `.await` it. Made by [`Cache::get_or_load`].
 #[must_use = "it does nothing until it is awaited"]
@@ -144,33 +143,41 @@ async fn look_up_or_load<T: Cacheable, E: Send + Sync + 'static>(
     request: Request,
 ) -> Result<Hit<T>, LoadError<E>> {
     let Request { namespace, name, kind, tags, ttl, loader } = request;
-    let lookup = Deadline::after(shared.store_timeout);
-    let local = match known {
+    let mut ttl = Some(ttl);
+    let (local, budget) = match known {
         Ok(Peek::Ask) => {
-            let cx = Cx { now: shared.clock.now(), deadline: lookup };
-            if let Ok(key) = Key::new(&namespace, name.as_str())
-                && let Some(hit) = shared.read::<T>(&key, &cx).await.unwrap_or(None)
-            {
+            let Ok(key) = Key::new(&namespace, name.as_str()) else {
+                return Err(LoadError::Aborted); // It was a key before.
+            };
+            let answer = lookup::look_up(&shared, &key).await;
+            let found = answer.found.as_ref().ok().and_then(Option::as_ref);
+            if let Some(hit) = shared.judge::<T>(&key, found) {
                 return Ok(hit);
             }
-            false
+            if let Some(error) = answer.error() {
+                shared.note("look up", &key, &error);
+                // A store that does not answer is not asked for the right to store either.
+                ttl = None;
+            }
+            // One budget for all of it; a fifth remains even after a slow answer, since without the
+            // right to store this load helps nobody else.
+            let left = shared.store_timeout.saturating_sub(answer.took);
+            (false, left.max(shared.store_timeout / 5))
         }
-        Ok(Peek::Seen | Peek::Absent) => true,
+        Ok(Peek::Seen | Peek::Absent) => (true, shared.store_timeout),
         Err(error) => {
             shared.counters.errors.count(error.kind());
-            true
+            (true, shared.store_timeout)
         }
     };
     // Stored without its tags a value could outlive an invalidation, so it is not stored then.
-    let (tags, ttl) = match tags {
-        Ok(tags) => (tags, Some(ttl)),
-        Err(error) => {
-            shared.counters.errors.count(error.kind());
-            (Vec::new(), None)
-        }
-    };
+    let tags = tags.unwrap_or_else(|error| {
+        shared.counters.errors.count(error.kind());
+        ttl = None;
+        Vec::new()
+    });
     let ops = TypeOps::json::<T>();
-    let job = Job { namespace, name, kind, tags, ttl, ops, loader, lookup, local };
+    let job = Job { namespace, name, kind, tags, ttl, ops, loader, budget, local };
     let (outcome, followed) = load::run(shared, job).await;
     typed(outcome, followed)
 }

@@ -104,6 +104,11 @@ impl Cache {
         let loading = shared.flights.detach_matching(namespace, glob);
         let removed = self.scan_and_remove(glob, loading).await;
         shared.flights.detach_matching(namespace, glob);
+        // What could not be looked for is remembered, if the store can be away at all.
+        let removed = removed.map_err(|error| match shared.store.defer_pattern(namespace, glob) {
+            Ok(()) => Error::from(ErrorKind::Pending).with_source(error),
+            Err(_) => error,
+        });
         let removed = shared.counted(removed)?;
         debug!(
             namespace = namespace.as_str(),

@@ -47,6 +47,7 @@ impl CacheBuilder<MemoryConfig> {
     /// [`ErrorKind::InvalidNamespace`](crate::ErrorKind::InvalidNamespace) if a setting is not
     /// allowed; the message names it.
     pub fn build(self) -> Result<Cache, Error> {
+        self.check()?;
         let store = MemoryStore::new(self.store.clone(), Arc::clone(&self.clock))?;
         self.finish(store)
     }

@@ -1,10 +1,14 @@
 //! Caches in a Redis or Valkey server: how they are built.
 
 use std::ops::Deref;
+use std::sync::Arc;
 
-use super::config::unknown_setting;
-use super::{Cache, CacheConfig};
+use super::config::{parse_duration, setting, unknown_setting};
+use super::{Cache, CacheBuilder, CacheConfig};
+use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind};
+use crate::store::Store;
+use crate::store::redis::{RedisConfig, RedisStore};
 
 /// A cache in a Redis or Valkey server. It is a [`Cache`], and turns into one.
 #[derive(Debug, Clone)]
@@ -40,16 +44,12 @@ impl From<RedisCache> for Cache {
         cache.0
     }
 }
-/// A cache in the server of `url`; `rest` are the settings of its query that no cache has.
-#[allow(clippy::unused_async)]
+/// A cache in the server of `url`; `rest` are the settings of its query that are not the cache's.
 pub(super) async fn connect(
     config: &CacheConfig,
-    _url: &str,
+    url: &str,
     rest: Vec<(String, String)>,
 ) -> Result<Cache, Error> {
-    if let Some((name, _)) = rest.first() {
-        return Err(unknown_setting(name));
-    }
     let bounds =
         [("max_entries", config.max_entries.is_some()), ("max_bytes", config.max_bytes.is_some())];
     if let Some((name, _)) = bounds.iter().find(|(_, set)| *set) {
@@ -58,5 +58,21 @@ pub(super) async fn connect(
             format!("{name}: it bounds a cache in memory; a Redis server has a maxmemory"),
         ));
     }
-    Err(Error::new(ErrorKind::Config, "url: Redis is not wired yet"))
+    let query: Vec<_> = rest.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let (mut redis, unknown) = RedisConfig::from_url(&format!("{url}?{}", query.join("&")))?;
+    if let Some((name, _)) = unknown.first() {
+        return Err(unknown_setting(name));
+    }
+    if let Some(timeout) = &config.store_timeout {
+        redis = redis.timeout(setting("store_timeout", timeout, parse_duration)?);
+    }
+    if let Some(timeout) = &config.load_timeout {
+        redis = redis.lease(setting("load_timeout", timeout, parse_duration)?);
+    }
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let builder =
+        config.apply(CacheBuilder::with(())).map(|builder| builder.clock(clock.clone()))?;
+    builder.check()?;
+    let store: Arc<dyn Store> = Arc::new(RedisStore::connect(redis, clock).await?);
+    builder.finish(store)
 }

@@ -1,30 +1,29 @@
-//! The outcome that the members of one flight wait for. Set once; it never loses a waiter.
+//! An outcome that many wait for. Set once; it never loses a waiter.
 
 use std::sync::{Arc, OnceLock};
 
+use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 
-use super::Outcome;
-
-pub(super) struct Wave {
-    outcome: OnceLock<Outcome>,
+pub(super) struct Wave<T> {
+    outcome: OnceLock<T>,
     published: Notify,
 }
 
-impl Wave {
+impl<T: Clone + Send + Sync> Wave<T> {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self { outcome: OnceLock::new(), published: Notify::new() })
     }
 
     /// Wakes all who wait. Only the first outcome counts.
-    pub(super) fn publish(&self, outcome: Outcome) {
+    pub(super) fn publish(&self, outcome: T) {
         if self.outcome.set(outcome).is_ok() {
             self.published.notify_waiters();
         }
     }
 
     /// Waits for the outcome.
-    pub(super) fn outcome(&self) -> std::pin::Pin<Box<impl Future<Output = Outcome> + Send + '_>> {
+    pub(super) fn outcome(&self) -> BoxFuture<'_, T> {
         Box::pin(async move {
             loop {
                 let published = self.published.notified();

@@ -20,8 +20,8 @@ use futures_util::future::{FutureExt as _, ready};
 use self::engine::{Bounds, Engine, Insertion, Listener};
 use self::leases::Leases;
 use super::{
-    Begin, Cursor, Cx, Groups, Guarantee, Health, Item, Lease, Op, Page, Peek, Purpose, Removed,
-    Store, Want, When, Written,
+    Begun, Cursor, Cx, Groups, Guarantee, Health, Item, Lease, Op, Page, Peek, Removed, Store,
+    Want, When, Written,
 };
 use crate::clock::{Clock, Time};
 use crate::entry::Entry;
@@ -150,17 +150,12 @@ impl MemoryStore {
         self.engine.sweep(self.clock.now(), limit)
     }
 
-    fn begin_one(&self, key: &Key<'_>, purpose: Purpose, now: Time) -> Begin {
+    fn begin_one(&self, key: &Key<'_>, now: Time) -> Begun {
         // The lease first: what is written from here on ends it or is found below.
         let token = self.leases.lock(key).begin(key);
         let groups = self.groups.snapshot(key.namespace());
-        if purpose == Purpose::Fill
-            && let Some((entry, Guarantee::Fresh)) = self.find(key, now)
-        {
-            self.leases.lock(key).give_back(key, token);
-            return Begin::Found(entry, Guarantee::Fresh);
-        }
-        Begin::Lead(Lease { token, groups })
+        let found = self.find(key, now).filter(|(_, guarantee)| *guarantee == Guarantee::Fresh);
+        Begun { found, lease: Some(Lease { token, groups }) }
     }
 
     fn write_one(
@@ -300,13 +295,8 @@ impl Store for MemoryStore {
         done(keys.iter().map(|key| self.find(key, cx.now)).collect())
     }
 
-    fn begin<'a>(
-        &'a self,
-        keys: &'a [Key<'a>],
-        purpose: Purpose,
-        cx: &'a Cx,
-    ) -> Op<'a, Vec<Begin>> {
-        done(keys.iter().map(|key| self.begin_one(key, purpose, cx.now)).collect())
+    fn begin<'a>(&'a self, keys: &'a [Key<'a>], cx: &'a Cx) -> Op<'a, Vec<Begun>> {
+        done(keys.iter().map(|key| self.begin_one(key, cx.now)).collect())
     }
 
     fn write<'a>(
@@ -325,8 +315,8 @@ impl Store for MemoryStore {
 
     fn touch<'a>(&'a self, key: &'a Key<'a>, expiry: Option<Time>, cx: &'a Cx) -> Op<'a, bool> {
         done(self.engine.update(key, expiry, cx.now, |entry| {
-            self.judge(key.namespace(), entry, cx.now)?;
-            Some(entry.with_expiry(expiry, expiry))
+            let fresh = self.judge(key.namespace(), entry, cx.now) == Some(Guarantee::Fresh);
+            fresh.then(|| entry.with_expiry(expiry, expiry))
         }))
     }
 

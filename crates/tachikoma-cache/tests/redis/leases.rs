@@ -6,7 +6,7 @@ use std::task::Poll;
 
 use tachikoma_cache::SystemClock;
 use tachikoma_cache::invalidation::How;
-use tachikoma_cache::store::{Begin, Purpose, Store, When, Written};
+use tachikoma_cache::store::{Begun, Store, When, Written};
 use tachikoma_testkit::RedisServer;
 
 use crate::bench::{Client, MINUTE, config, ms, soon};
@@ -16,8 +16,8 @@ async fn a_lease_is_given_once_and_ends_when_it_is_used() {
     let server = RedisServer::start();
     let (c, other) = (Client::new(&server).await, Client::new(&server).await);
     let lease = Client::lead(c.begin("k").await.unwrap());
-    assert!(matches!(other.begin("k").await.unwrap(), Begin::Held));
-    assert!(matches!(c.begin("k").await.unwrap(), Begin::Held));
+    assert!(other.begin("k").await.unwrap().lease.is_none());
+    assert!(c.begin("k").await.unwrap().lease.is_none());
     assert_eq!(c.fill("k", "v", &lease).await, Written::Stored);
     assert_eq!(c.fill("k", "w", &lease).await, Written::Refused);
     assert_eq!(other.get("k").await.unwrap(), "v");
@@ -29,7 +29,8 @@ async fn of_many_who_begin_at_once_one_leads() {
     let server = RedisServer::start();
     let c = Client::new(&server).await;
     let begun = futures_util::future::join_all((0..100).map(|_| c.begin("k"))).await;
-    let leads = begun.iter().filter(|begin| matches!(begin, Ok(Begin::Lead(_)))).count();
+    let leads =
+        begun.iter().filter(|begin| matches!(begin, Ok(Begun { lease: Some(_), .. }))).count();
     assert_eq!(leads, 1);
 }
 
@@ -39,7 +40,7 @@ async fn an_abandoned_lease_is_free_at_once() {
     let c = Client::new(&server).await;
     let lease = Client::lead(c.begin("k").await.unwrap());
     c.store.abandon(&c.key("k"), lease);
-    soon("free", ms(5000), async || matches!(c.begin("k").await.unwrap(), Begin::Lead(_))).await;
+    soon("free", ms(5000), async || c.begin("k").await.unwrap().lease.is_some()).await;
 }
 
 #[tokio::test]
@@ -52,7 +53,7 @@ async fn the_lease_of_a_dead_holder_ends() {
     let next = {
         let mut next = None;
         soon("free", ms(5000), async || {
-            if let Begin::Lead(lease) = c.begin("k").await.unwrap() {
+            if let Some(lease) = c.begin("k").await.unwrap().lease {
                 next = Some(lease);
             }
             next.is_some()
@@ -72,7 +73,7 @@ async fn a_begin_that_is_dropped_leaves_no_lease() {
     for polls in 0..50 {
         let keys = [c.key("k")];
         let cx = c.cx();
-        let mut begin = c.store.begin(&keys, Purpose::Fill, &cx);
+        let mut begin = c.store.begin(&keys, &cx);
         let mut begun = Poll::Pending;
         for _ in 0..polls % 5 {
             begun = poll_fn(|cx| Poll::Ready(begin.as_mut().poll(cx))).await;
@@ -82,17 +83,12 @@ async fn a_begin_that_is_dropped_leaves_no_lease() {
             tokio::task::yield_now().await;
         }
         if let Poll::Ready(begun) = begun
-            && let Begin::Lead(lease) = begun.unwrap().remove(0)
+            && let Some(lease) = begun.unwrap().remove(0).lease
         {
             c.store.abandon(&c.key("k"), lease);
         }
     }
-    soon("free", ms(5000), async || match c.begin("k").await.unwrap() {
-        Begin::Lead(_) => true,
-        Begin::Held => false,
-        other @ Begin::Found(..) => panic!("{other:?}"),
-    })
-    .await;
+    soon("free", ms(5000), async || c.begin("k").await.unwrap().lease.is_some()).await;
 }
 
 /// After what happens in between, the load that began before must not be stored.
@@ -143,7 +139,7 @@ async fn a_refresh_takes_the_lease_though_a_fresh_entry_is_there() {
     let c = Client::new(&server).await;
     c.set("k", "v").await;
     let keys = [c.key("k")];
-    let begun = c.store.begin(&keys, Purpose::Refresh, &c.cx()).await.unwrap().remove(0);
+    let begun = c.store.begin(&keys, &c.cx()).await.unwrap().remove(0);
     let lease = Client::lead(begun);
     assert_eq!(c.fill("k", "w", &lease).await, Written::Stored);
     assert_eq!(c.get("k").await.unwrap(), "w");
@@ -158,7 +154,7 @@ async fn no_order_of_load_and_remove_leaves_the_old_value() {
         let name = format!("k{round}");
         let source = std::sync::atomic::AtomicU32::new(1);
         let load = async {
-            if let Begin::Lead(lease) = c.begin(&name).await.unwrap() {
+            if let Some(lease) = c.begin(&name).await.unwrap().lease {
                 let read = source.load(std::sync::atomic::Ordering::SeqCst).to_string();
                 tokio::task::yield_now().await;
                 c.fill(&name, &read, &lease).await;

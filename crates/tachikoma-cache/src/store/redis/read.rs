@@ -20,7 +20,7 @@ use crate::envelope::{self, Decoded, Unreadable};
 use crate::error::{Error, ErrorKind};
 use crate::invalidation::{Generation, Group, How, Marks, Snapshot, Validity, judge};
 use crate::key::{Key, Namespace, Shown};
-use crate::store::{Begin, Cx, Guarantee, Lease, Purpose};
+use crate::store::{Begun, Cx, Guarantee, Lease};
 
 type Shows = Option<(Entry, Guarantee)>;
 
@@ -213,18 +213,13 @@ impl Shared {
         Ok(Counters { epoch, floor, generations })
     }
 
-    pub(super) async fn begin(
-        &self,
-        keys: &[Key<'_>],
-        purpose: Purpose,
-        cx: &Cx,
-    ) -> Result<Vec<Begin>, Error> {
+    pub(super) async fn begin(&self, keys: &[Key<'_>], cx: &Cx) -> Result<Vec<Begun>, Error> {
         let deadline = self.link.deadline(cx.deadline);
         let wanted: Vec<&Key<'_>> = keys.iter().filter(|key| !self.is_pending(key)).collect();
         let mut begun = if wanted.is_empty() {
             Vec::new()
         } else {
-            self.begin_all(&wanted, purpose, cx.now, deadline).await?
+            self.begin_all(&wanted, cx.now, deadline).await?
         }
         .into_iter();
         let mut wanted = wanted.into_iter().peekable();
@@ -233,7 +228,8 @@ impl Shared {
             .map(|key| {
                 let asked = wanted.next_if(|next| std::ptr::eq(*next, key));
                 // A load of what is about to be removed would be refused anyway.
-                asked.and_then(|_| begun.next()).unwrap_or(Begin::Held)
+                let refused = Begun { found: None, lease: None };
+                asked.and_then(|_| begun.next()).unwrap_or(refused)
             })
             .collect())
     }
@@ -241,10 +237,9 @@ impl Shared {
     async fn begin_all(
         &self,
         keys: &[&Key<'_>],
-        purpose: Purpose,
         now: Time,
         deadline: Deadline,
-    ) -> Result<Vec<Begin>, Fault> {
+    ) -> Result<Vec<Begun>, Fault> {
         let connection = self.link.connection()?;
         let mut taken = Taken { shared: self, leases: Vec::with_capacity(keys.len()) };
         let mut commands = Pipeline::new();
@@ -275,13 +270,10 @@ impl Shared {
         let mut snapshots: HashMap<&Namespace, Snapshot> = HashMap::new();
         let mut begun = Vec::with_capacity(keys.len());
         for (place, ((key, set), shown)) in keys.iter().zip(sets).zip(shown).enumerate() {
-            if let (Purpose::Fill, Some((entry, Guarantee::Fresh))) = (purpose, shown) {
-                begun.push(Begin::Found(entry, Guarantee::Fresh));
-                continue;
-            }
+            let found = shown.filter(|(_, guarantee)| *guarantee == Guarantee::Fresh);
             if !set.map_err(|fault| self.link.refused(&connection, fault))? {
                 taken.forget(place);
-                begun.push(Begin::Held);
+                begun.push(Begun { found, lease: None });
                 continue;
             }
             let space = key.namespace();
@@ -291,10 +283,8 @@ impl Shared {
                 let snapshot = self.snapshot_on(&connection, space, deadline).await?;
                 *snapshots.entry(space).or_insert(snapshot)
             };
-            begun.push(match taken.forget(place) {
-                Some((_, token)) => Begin::Lead(Lease { token, groups }),
-                None => Begin::Held,
-            });
+            let lease = taken.forget(place).map(|(_, token)| Lease { token, groups });
+            begun.push(Begun { found, lease });
         }
         Ok(begun)
     }

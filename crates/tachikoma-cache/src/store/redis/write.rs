@@ -61,7 +61,7 @@ impl Life {
 /// What stands at a key that is to be replaced.
 enum Standing {
     Nothing,
-    /// Something that is not shown, and its last bytes.
+    /// Something that is not shown as fresh, and its last bytes.
     Dead([u8; CHECKSUM_BYTES]),
     Live(Decoded, [u8; CHECKSUM_BYTES]),
     /// No string.
@@ -69,6 +69,15 @@ enum Standing {
 }
 
 impl Shared {
+    /// How long the server is to keep an entry. Its clock is real: by a virtual one only the expiry
+    /// in the entry counts.
+    fn life(&self, expiry: Option<Time>, now: Time) -> Life {
+        match Life::until(expiry, now) {
+            Life::Millis(_) if !self.link.clock.is_real() => Life::Forever,
+            life => life,
+        }
+    }
+
     pub(super) async fn write(
         &self,
         key: &Key<'_>,
@@ -100,7 +109,7 @@ impl Shared {
         let deadline = self.link.deadline(cx.deadline);
         let connection = self.link.connection()?;
         let meta = entry.meta();
-        let life = Life::until(meta.hard_expiry, cx.now);
+        let life = self.life(meta.hard_expiry, cx.now);
         let bytes = envelope::encode(meta, &payload, connection.incarnation(), connection.offset());
         match when {
             When::Always => self.put(&connection, key, &bytes, life, deadline).await,
@@ -258,10 +267,10 @@ impl Shared {
         };
         let marked = [(key.namespace(), &decoded.meta.marks)];
         let verdicts = self.validities(connection, &marked, deadline).await?;
-        Ok(match verdicts.first() {
-            Some(Validity::Invalid) => Standing::Dead(checksum),
-            _ => Standing::Live(decoded, checksum),
-        })
+        let fresh = verdicts.first() == Some(&Validity::Valid)
+            && !decoded.meta.is_stale(now)
+            && decoded.incarnation == connection.incarnation();
+        Ok(if fresh { Standing::Live(decoded, checksum) } else { Standing::Dead(checksum) })
     }
 
     pub(super) async fn touch(
@@ -275,7 +284,7 @@ impl Shared {
         }
         let deadline = self.link.deadline(cx.deadline);
         let connection = self.link.connection()?;
-        let life = Life::until(expiry, cx.now);
+        let life = self.life(expiry, cx.now);
         for _ in 0..ATTEMPTS {
             let standing = self.standing(&connection, key, cx.now, deadline).await?;
             let Standing::Live(decoded, checksum) = standing else {

@@ -1,0 +1,166 @@
+//! Shares lookups: of many callers who look one key up at the same time, few ask the store.
+//!
+//! A caller is only given the answer to a question that was asked after it came, so it never sees
+//! less than it would have seen by itself: while one question is under way, the next one waits for
+//! all who come meanwhile. Ten thousand callers of one key make two questions. Questions run in a
+//! task of their own, so no caller waits for another one to be polled.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{Either, select};
+use hashbrown::HashTable;
+
+use super::wave::Wave;
+use crate::cache::Shared;
+use crate::clock::{Stopwatch, real_sleep};
+use crate::entry::Entry;
+use crate::error::{Error, ErrorKind};
+use crate::key::{Key, Namespace};
+use crate::runtime::{Mutex, lock, spawn};
+use crate::store::Guarantee;
+
+const SHARDS: usize = 16;
+
+/// What a store answered.
+#[derive(Clone)]
+pub(crate) struct Answer {
+    pub(crate) found: Result<Option<(Entry, Guarantee)>, ErrorKind>,
+    /// How long the store took.
+    pub(crate) took: Duration,
+}
+
+/// The lookups of one cache that are under way.
+pub(crate) struct Lookups([Mutex<HashTable<Slot>>; SHARDS]);
+
+/// A key about which a question is under way.
+struct Slot {
+    hash: u64,
+    namespace: Namespace,
+    name: Box<str>,
+    /// Those who came since it was asked.
+    next: Option<Arc<Wave<Answer>>>,
+}
+
+impl Slot {
+    fn is_of(&self, key: &Key<'_>) -> bool {
+        self.hash == key.hash() && self.namespace == *key.namespace() && *self.name == *key.name()
+    }
+}
+
+impl Lookups {
+    pub(crate) fn new() -> Self {
+        Self(std::array::from_fn(|_| Mutex::new(HashTable::new())))
+    }
+
+    fn shard(&self, key: &Key<'_>) -> &Mutex<HashTable<Slot>> {
+        &self.0[(key.hash() >> 56) as usize % SHARDS]
+    }
+
+    /// Those who will get the answer to the next question; `true` if the caller must have it asked.
+    fn join(&self, key: &Key<'_>) -> (Arc<Wave<Answer>>, bool) {
+        let mut slots = lock(self.shard(key));
+        if let Some(slot) = slots.find_mut(key.hash(), |slot| slot.is_of(key)) {
+            return (Arc::clone(slot.next.get_or_insert_with(Wave::new)), false);
+        }
+        let wave = Wave::new();
+        let slot = Slot {
+            hash: key.hash(),
+            namespace: key.namespace().clone(),
+            name: key.name().into(),
+            next: Some(Arc::clone(&wave)),
+        };
+        slots.insert_unique(key.hash(), slot, |slot| slot.hash);
+        (wave, true)
+    }
+
+    /// Those for whom a question is to be asked now; the slot is gone if there are none.
+    fn take(&self, key: &Key<'_>) -> Option<Arc<Wave<Answer>>> {
+        let mut slots = lock(self.shard(key));
+        let mut slot = slots.find_entry(key.hash(), |slot| slot.is_of(key)).ok()?;
+        let next = slot.get_mut().next.take();
+        if next.is_none() {
+            slot.remove();
+        }
+        next
+    }
+}
+
+/// The store's answer for a key, to a question asked from now on. The store bounds how long it takes;
+/// who comes while a question fails gets that failure and does not wait for another one.
+pub(crate) async fn look_up(shared: &Arc<Shared>, key: &Key<'_>) -> Answer {
+    let (wave, asks) = shared.lookups.join(key);
+    if asks {
+        let asker = Asker {
+            shared: Arc::clone(shared),
+            namespace: key.namespace().clone(),
+            name: key.name().to_owned(),
+            asking: None,
+        };
+        spawn(Arc::new(()), asker.run());
+    }
+    // On a machine too busy to ask in time, waiting is still better than many loads; this bound is
+    // for a store that breaks its promise.
+    let patience = pin!(real_sleep(shared.store_timeout * 4));
+    match select(wave.outcome(), patience).await {
+        Either::Left((answer, _)) => answer,
+        Either::Right(_) => Answer { found: Err(ErrorKind::TimedOut), took: shared.store_timeout },
+    }
+}
+
+/// Asks for all who wait. However its task ends, they get an answer.
+struct Asker {
+    shared: Arc<Shared>,
+    namespace: Namespace,
+    name: String,
+    asking: Option<Arc<Wave<Answer>>>,
+}
+
+impl Asker {
+    async fn run(mut self) {
+        let (namespace, name) = (self.namespace.clone(), self.name.clone());
+        let Ok(key) = Key::new(&namespace, name) else { return };
+        let keys = [key];
+        while let Some(wave) = self.shared.lookups.take(&keys[0]) {
+            self.asking = Some(Arc::clone(&wave));
+            let took = Stopwatch::start();
+            let found = self.shared.store.read(&keys, &self.shared.cx()).await;
+            let found = found.map(|mut found| found.pop().flatten()).map_err(|e| e.kind());
+            let answer = Answer { found, took: took.elapsed() };
+            wave.publish(answer.clone());
+            self.asking = None;
+            if answer.found.is_err() {
+                return self.give_up(&answer);
+            }
+        }
+    }
+}
+
+impl Asker {
+    /// Answers all who wait, without another question.
+    fn give_up(&mut self, answer: &Answer) {
+        if let Some(wave) = self.asking.take() {
+            wave.publish(answer.clone());
+        }
+        if let Ok(key) = Key::new(&self.namespace, self.name.as_str()) {
+            while let Some(wave) = self.shared.lookups.take(&key) {
+                wave.publish(answer.clone());
+            }
+        }
+    }
+}
+
+impl Drop for Asker {
+    fn drop(&mut self) {
+        // Only if its task was thrown away is there anybody left.
+        self.give_up(&Answer { found: Err(ErrorKind::Unavailable), took: Duration::ZERO });
+    }
+}
+
+impl Answer {
+    /// The error, if there was one.
+    pub(crate) fn error(&self) -> Option<Error> {
+        self.found.as_ref().err().map(|kind| Error::from(*kind))
+    }
+}
