@@ -11,8 +11,8 @@ use tachikoma_cache::invalidation::{Group, How, Marks};
 use tachikoma_cache::key::Key;
 use tachikoma_cache::store::redis::{RedisConfig, RedisStore};
 use tachikoma_cache::store::{Begun, Cursor, Cx, Item, Lease, Removed, Store, Want, When, Written};
-use tachikoma_cache::{Clock, Error, Guarantee, Namespace, SystemClock, Time};
-use tachikoma_testkit::{RedisServer, Stopwatch};
+use tachikoma_cache::{Clock, Error, Guarantee, Health, Namespace, SystemClock, Time};
+use tachikoma_testkit::{FaultProxy, RedisServer, Stopwatch};
 
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 
@@ -24,6 +24,11 @@ pub(crate) fn ms(millis: u64) -> Duration {
 pub(crate) fn config(server: &RedisServer) -> RedisConfig {
     // A test machine may be slow; a test that measures time sets its own.
     RedisConfig::from_url(&server.url()).unwrap().0.timeout(Duration::from_secs(5))
+}
+
+/// The settings that a user gets, through a proxy that can break.
+pub(crate) fn through(proxy: &FaultProxy) -> RedisConfig {
+    RedisConfig::from_url(&format!("redis://127.0.0.1:{}/0", proxy.port())).unwrap().0
 }
 
 /// Calls with short names, each in the namespace of the tests.
@@ -184,8 +189,22 @@ pub(crate) fn soon(
     async move {
         while !done().await {
             assert!(watch.elapsed() < limit, "{what}: not within {limit:?}");
-            tokio::time::timeout(ms(2), std::future::pending::<()>()).await.unwrap_err();
+            pause(ms(2)).await;
         }
         watch.elapsed()
     }
+}
+
+/// Waits in real time: what is tested is that nothing happens meanwhile.
+pub(crate) async fn pause(duration: Duration) {
+    tokio::time::timeout(duration, std::future::pending::<()>()).await.unwrap_err();
+}
+
+/// Waits until the store has noticed that its server is back.
+pub(crate) async fn until_up(client: &Client) {
+    soon("up", ms(2000), async || client.store.health() == Health::Up).await;
+}
+
+pub(crate) async fn until_down(client: &Client) {
+    soon("down", ms(2000), async || client.store.health() != Health::Up).await;
 }

@@ -38,10 +38,12 @@ impl RedisConfig {
         let url = ::redis::parse_redis_url(url)
             .ok_or_else(|| refused(format!("not a URL of a known kind; allowed are {SCHEMES}")))?;
         let unix = match url.scheme() {
-            "redis" => false,
-            "rediss" if cfg!(feature = "redis-tls") => false,
-            "rediss" => return Err(refused("rediss:// needs the feature \"redis-tls\"")),
-            "redis+unix" | "unix" => true,
+            "redis" | "valkey" => false,
+            "rediss" | "valkeys" if cfg!(feature = "redis-tls") => false,
+            "rediss" | "valkeys" => {
+                return Err(refused("rediss:// needs the feature \"redis-tls\""));
+            }
+            "redis+unix" | "valkey+unix" | "unix" => true,
             other => {
                 return Err(refused(format!("the scheme {other:?}; allowed are {SCHEMES}")));
             }

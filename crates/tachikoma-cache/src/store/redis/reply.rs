@@ -4,7 +4,7 @@
 //! It sends nothing. Texts of the server are shown only as far as they cannot hold what a caller or
 //! a configuration wrote.
 
-use ::redis::{RedisError, ServerError, Value};
+use ::redis::{RedisError, ServerError, ServerErrorKind, Value};
 
 use crate::error::{Error, ErrorKind};
 
@@ -76,6 +76,11 @@ impl Fault {
         let text = match error.kind() {
             ::redis::ErrorKind::RESP3NotSupported => {
                 let text = "the server is older than Redis 6 (no RESP3)";
+                return Self::new(ErrorKind::Rejected, Then::Drop, text);
+            }
+            // Of all that the client itself makes of an answer only this one is left here.
+            ::redis::ErrorKind::Server(ServerErrorKind::ResponseError) => {
+                let text = "the database cannot be selected";
                 return Self::new(ErrorKind::Rejected, Then::Drop, text);
             }
             ::redis::ErrorKind::Parse => "the answer makes no sense",

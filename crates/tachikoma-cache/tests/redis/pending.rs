@@ -1,0 +1,269 @@
+//! Invalidations that Redis could not be told at once.
+
+use std::error::Error as _;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+
+use tachikoma_cache::glob::Glob;
+use tachikoma_cache::invalidation::How;
+use tachikoma_cache::store::redis::RedisConfig;
+use tachikoma_cache::store::{Store, Want, When, Written};
+use tachikoma_cache::{ErrorKind, Guarantee, Namespace, SystemClock};
+use tachikoma_testkit::{Fault, FaultProxy, RedisServer};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use crate::bench::{Client, MINUTE, ms, pause, soon, through, until_down, until_up};
+
+struct Setup {
+    server: RedisServer,
+    proxy: FaultProxy,
+    c: Client,
+}
+
+/// A store that reaches its server through a proxy.
+async fn setup() -> Setup {
+    let server = RedisServer::start();
+    let proxy = FaultProxy::to(server.port());
+    let c = Client::with(through(&proxy), Arc::new(SystemClock::new())).await;
+    Setup { server, proxy, c }
+}
+
+async fn delivered(c: &Client) {
+    soon("delivered", ms(3000), async || c.store.stats().pending == 0).await;
+}
+
+#[tokio::test]
+async fn a_removal_during_an_outage_is_kept_and_sent_when_the_server_is_back() {
+    let Setup { server, proxy, c } = setup().await;
+    c.set("k", "old").await;
+    c.set("other", "v").await;
+    proxy.set(Fault::Refuse);
+    until_down(&c).await;
+    let error = c.try_remove(&["k"]).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Pending);
+    assert!(error.source().is_some());
+    assert_eq!(c.store.stats().pending, 1);
+    assert_eq!(c.get("k").await, None, "shown as absent, also without a server");
+    assert!(c.begin("k").await.unwrap().lease.is_none());
+    assert!(c.try_get("other").await.is_err());
+    assert_eq!(server.command(&["EXISTS", "test:{vk}"]).integer(), 1);
+    proxy.set(Fault::Pass);
+    until_up(&c).await;
+    delivered(&c).await;
+    assert_eq!(server.command(&["EXISTS", "test:{vk}"]).integer(), 0);
+    assert_eq!(c.get("other").await.unwrap(), "v");
+}
+
+#[tokio::test]
+async fn a_removal_whose_caller_goes_away_is_sent_all_the_same() {
+    let Setup { server, proxy, c } = setup().await;
+    c.set("k", "old").await;
+    proxy.set(Fault::Stall);
+    {
+        let keys = [c.key("k")];
+        let cx = c.cx();
+        let mut remove = c.store.remove(&keys, &cx);
+        let polled = poll_fn(|cx| Poll::Ready(remove.as_mut().poll(cx))).await;
+        assert!(polled.is_pending());
+    }
+    assert_eq!(c.store.stats().pending, 1);
+    assert_eq!(c.get("k").await, None);
+    proxy.set(Fault::Pass);
+    delivered(&c).await;
+    assert_eq!(server.command(&["EXISTS", "test:{vk}"]).integer(), 0);
+}
+
+#[tokio::test]
+async fn a_stopped_server_gets_the_removal_when_it_goes_on() {
+    let Setup { server, proxy: _proxy, c } = setup().await;
+    c.set("k", "old").await;
+    server.stop();
+    assert_eq!(c.try_remove(&["k"]).await.unwrap_err().kind(), ErrorKind::Pending);
+    assert_eq!(c.get("k").await, None);
+    server.cont();
+    delivered(&c).await;
+    assert_eq!(server.command(&["EXISTS", "test:{vk}"]).integer(), 0);
+}
+
+/// A network that keeps what the first connection sends from now on, and passes it on later, after
+/// what newer connections sent.
+struct Delayed {
+    port: u16,
+    hold: watch::Sender<bool>,
+}
+
+impl Delayed {
+    async fn to(server: u16) -> Self {
+        let (hold, held) = watch::channel(false);
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            let mut first = true;
+            while let Ok((client, _)) = listener.accept().await {
+                let server = TcpStream::connect(("127.0.0.1", server)).await.unwrap();
+                let held = std::mem::take(&mut first).then(|| held.clone());
+                let (from_client, to_client) = client.into_split();
+                let (from_server, to_server) = server.into_split();
+                tokio::spawn(Self::pump(from_client, to_server, held));
+                tokio::spawn(Self::pump(from_server, to_client, None));
+            }
+        });
+        Self { port, hold }
+    }
+
+    async fn pump(
+        mut from: OwnedReadHalf,
+        mut to: OwnedWriteHalf,
+        mut held: Option<watch::Receiver<bool>>,
+    ) {
+        let mut buffer = vec![0; 4096];
+        while let Ok(length @ 1..) = from.read(&mut buffer).await {
+            if let Some(held) = &mut held {
+                held.wait_for(|held| !held).await.unwrap();
+            }
+            if to.write_all(&buffer[..length]).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_write_that_was_given_up_does_not_come_back_after_a_removal() {
+    let server = RedisServer::start();
+    let network = Delayed::to(server.port()).await;
+    let url = format!("redis://127.0.0.1:{}/0", network.port);
+    let config = RedisConfig::from_url(&url).unwrap().0;
+    let c = Client::with(config, Arc::new(SystemClock::new())).await;
+    network.hold.send(true).unwrap();
+    let error = c.write("k", c.entry("late", Some(MINUTE)), When::Always).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TimedOut);
+    soon("another connection", ms(3000), async || c.try_get("k").await.is_ok()).await;
+    assert_eq!(c.remove(&["k"]).await, 0);
+    network.hold.send(false).unwrap();
+    pause(ms(100)).await;
+    assert_eq!(c.get("k").await, None);
+}
+
+#[tokio::test]
+async fn a_new_value_ends_the_wait_for_the_removal_of_the_old_one() {
+    let Setup { server, proxy: _proxy, c } = setup().await;
+    c.set("k", "old").await;
+    server.command(&["ACL", "SETUSER", "default", "-unlink"]);
+    let error = c.try_remove(&["k"]).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Pending);
+    assert_eq!(c.get("k").await, None);
+    let absent = c.write("k", c.entry("new", Some(MINUTE)), When::Absent).await.unwrap();
+    assert_eq!(absent, Written::Stored, "what is pending is absent");
+    assert_eq!(c.get("k").await.unwrap(), "new");
+    assert_eq!(c.store.stats().pending, 0);
+    assert!(c.try_remove(&["k"]).await.is_err());
+    c.set("k", "newer").await;
+    assert_eq!(c.get("k").await.unwrap(), "newer");
+    assert!(c.try_remove(&["k"]).await.is_err());
+    server.command(&["ACL", "SETUSER", "default", "+unlink"]);
+    delivered(&c).await;
+    assert_eq!(c.get("k").await, None);
+}
+
+#[tokio::test]
+async fn tags_are_invalidated_when_the_server_is_back() {
+    let Setup { server, proxy, c } = setup().await;
+    let direct = Client::new(&server).await;
+    for (name, tag) in [("h", "hard"), ("s", "soft"), ("n", "none")] {
+        let entry = c.tagged("v", &[tag], None).await;
+        c.write(name, entry, When::Always).await.unwrap();
+    }
+    let lease = Client::lead(c.begin("l").await.unwrap());
+    proxy.set(Fault::Refuse);
+    until_down(&c).await;
+    assert!(c.invalidate(&["hard"], How::Hard).await.unwrap_err().is_pending());
+    assert!(c.invalidate(&["soft"], How::Soft).await.unwrap_err().is_pending());
+    assert_eq!(c.store.stats().pending, 2);
+    assert_eq!(direct.get("h").await.unwrap(), "v", "others cannot know yet");
+    proxy.set(Fault::Pass);
+    // From the first read on, whether it is in by then or not.
+    let found = soon("up", ms(2000), async || c.read(&["h"]).await.is_ok());
+    found.await;
+    assert_eq!(c.get("h").await, None);
+    assert_eq!(c.guarantee("s").await, Some(Guarantee::Stale));
+    assert_eq!(c.guarantee("n").await, Some(Guarantee::Fresh));
+    delivered(&c).await;
+    assert_eq!(direct.get("h").await, None);
+    assert_eq!(direct.guarantee("s").await, Some(Guarantee::Stale));
+    let entry = c.tagged("old", &["hard"], Some(&lease)).await;
+    c.write("l", entry, When::Leased(&lease)).await.unwrap();
+    assert_eq!(c.get("l").await, None);
+}
+
+#[tokio::test]
+async fn a_load_is_not_stored_while_its_tag_is_pending() {
+    let Setup { server, proxy: _proxy, c } = setup().await;
+    let lease = Client::lead(c.begin("k").await.unwrap());
+    server.command(&["ACL", "SETUSER", "default", "-hincrby"]);
+    assert!(c.invalidate(&["t"], How::Hard).await.unwrap_err().is_pending());
+    let entry = c.tagged("old", &["t"], Some(&lease)).await;
+    let written = c.write("k", entry, When::Leased(&lease)).await.unwrap();
+    assert_eq!(written, Written::Refused);
+    let entry = c.tagged("set", &["t"], None).await;
+    c.write("k", entry, When::Always).await.unwrap();
+    assert_eq!(c.get("k").await, None);
+    server.command(&["ACL", "SETUSER", "default", "+hincrby"]);
+    delivered(&c).await;
+    assert_eq!(c.get("k").await, None, "it was read before the invalidation was in");
+}
+
+#[tokio::test]
+async fn a_pattern_is_removed_when_the_server_is_back() {
+    let Setup { server, proxy, c } = setup().await;
+    for name in ["user:1", "user:2", "order:1"] {
+        c.set(name, "v").await;
+    }
+    let lease = Client::lead(c.begin("user:3").await.unwrap());
+    proxy.set(Fault::Refuse);
+    until_down(&c).await;
+    let glob = Glob::new("user:*").unwrap();
+    c.store.defer_pattern(&c.space, &glob).unwrap();
+    assert_eq!(c.get("user:1").await, None);
+    proxy.set(Fault::Pass);
+    until_up(&c).await;
+    delivered(&c).await;
+    assert_eq!(c.names("*").await, ["order:1"]);
+    assert_eq!(c.fill("user:3", "old", &lease).await, Written::Refused);
+    for gone in ["test:{vuser:1}", "test:{vuser:2}", "test:{vuser:3}:l"] {
+        assert_eq!(server.command(&["EXISTS", gone]).integer(), 0, "{gone}");
+    }
+}
+
+#[tokio::test]
+async fn too_many_removals_become_one_of_the_whole_namespace() {
+    let Setup { server: _server, proxy, c } = setup().await;
+    let other = Client { space: Namespace::new("other").unwrap(), ..setup_on(&proxy).await };
+    c.set("never named", "v").await;
+    other.set("k", "v").await;
+    let entry = c.tagged("v", &["t"], None).await;
+    c.write("tagged", entry, When::Always).await.unwrap();
+    proxy.set(Fault::Refuse);
+    until_down(&c).await;
+    let names: Vec<String> = (0..100_001).map(|i| i.to_string()).collect();
+    for chunk in names.chunks(10_000) {
+        let chunk: Vec<&str> = chunk.iter().map(String::as_str).collect();
+        assert!(c.try_remove(&chunk).await.unwrap_err().is_pending());
+    }
+    assert_eq!(c.store.stats().pending, 1);
+    assert_eq!(c.get("never named").await, None);
+    proxy.set(Fault::Pass);
+    until_up(&c).await;
+    delivered(&c).await;
+    assert!(c.scan("*", Want::Names).await.is_empty());
+    until_up(&other).await;
+    assert_eq!(other.get("k").await.unwrap(), "v");
+}
+
+async fn setup_on(proxy: &FaultProxy) -> Client {
+    Client::with(through(proxy), Arc::new(SystemClock::new())).await
+}
