@@ -59,6 +59,20 @@ async fn a_stopped_server_costs_five_calls_their_deadline_and_the_others_nothing
 }
 
 #[tokio::test]
+async fn five_calls_without_an_answer_open_the_breaker_before_a_heartbeat_can() {
+    let server = RedisServer::start();
+    let c = client(&server).await;
+    server.stop();
+    let watch = Stopwatch::start();
+    let reads = futures_util::future::join_all((0..5).map(|_| c.try_get("k"))).await;
+    assert!(reads.iter().all(Result::is_err));
+    assert!(matches!(c.store.health(), Health::Degraded { .. }));
+    assert!(watch.elapsed() <= ms(400), "{:?}", watch.elapsed());
+    server.cont();
+    check_recovery(&c).await;
+}
+
+#[tokio::test]
 async fn a_killed_server_fails_calls_at_once() {
     let mut server = RedisServer::start();
     let c = client(&server).await;
