@@ -17,6 +17,11 @@ mod read;
 mod reply;
 mod scan;
 mod scripts;
+#[cfg(feature = "redis-tls")]
+mod tls;
+#[cfg(not(feature = "redis-tls"))]
+#[path = "redis/tls_off.rs"]
+mod tls;
 mod write;
 
 use std::fmt;
@@ -70,6 +75,7 @@ impl RedisStore {
     pub async fn connect(config: RedisConfig, clock: Arc<dyn Clock>) -> Result<Self, Error> {
         let runtime = Handle::try_current()
             .map_err(|_| Error::new(ErrorKind::Config, "Redis needs a Tokio runtime"))?;
+        tls::prepare();
         let shared = Arc::new(Shared {
             link: Arc::new(Link::new(config, clock)),
             book: Book::default(),

@@ -85,6 +85,7 @@ impl Fault {
             }
             ::redis::ErrorKind::Parse => "the answer makes no sense",
             _ if error.is_connection_refusal() => "nobody listens there",
+            _ if error.to_string().contains("certificate") => "its certificate is not accepted",
             _ if error.is_timeout() => "no answer in time",
             _ => "the connection is lost",
         };
