@@ -189,8 +189,8 @@ impl Deadline {
     }
 }
 
-/// Waits in real time, whatever the [`Clock`] says: for I/O. Without a runtime there is no timer, and
-/// it never ends.
+/// Waits in real time, whatever the [`Clock`] says: for I/O. Without a runtime there is no timer,
+/// and it never ends.
 pub(crate) async fn real_sleep(duration: Duration) {
     if tokio::runtime::Handle::try_current().is_ok() {
         tokio::time::sleep(duration).await;

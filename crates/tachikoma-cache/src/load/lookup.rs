@@ -87,8 +87,8 @@ impl Lookups {
     }
 }
 
-/// The store's answer for a key, to a question asked from now on. The store bounds how long it takes;
-/// who comes while a question fails gets that failure and does not wait for another one.
+/// The store's answer for a key, to a question asked from now on. The store bounds how long it
+/// takes; who comes while a question fails gets that failure and does not wait for another one.
 pub(crate) async fn look_up(shared: &Arc<Shared>, key: &Key<'_>) -> Answer {
     let (wave, asks) = shared.lookups.join(key);
     if asks {

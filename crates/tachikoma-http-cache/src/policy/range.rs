@@ -180,7 +180,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_part_lies_within_the_whole(line in "bytes=[0-9]{0,3}-[0-9]{0,3}", length in 0usize..500) {
+        fn a_part_lies_within_the_whole(
+            line in "bytes=[0-9]{0,3}-[0-9]{0,3}",
+            length in 0_usize..500,
+        ) {
             match part(&headers(&[("range", &line)]), &HeaderMap::new(), length) {
                 Part::Bytes(part) => prop_assert!(part.start < part.end && part.end <= length),
                 Part::Whole | Part::Unsatisfiable => {}
