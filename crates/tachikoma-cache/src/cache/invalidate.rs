@@ -15,8 +15,8 @@ use crate::pattern::Pattern;
 use crate::store::{Cursor, Removed, Want};
 
 /// How many keys one step of a pattern removes: small, so that the server's other clients hardly
-/// wait.
-const PAGE: usize = 1000;
+/// wait and a step ends well within the time that one operation has.
+const PAGE: usize = 256;
 
 impl Cache {
     /// Removes a key; whether it had a value.

@@ -8,4 +8,6 @@ mod cached;
 mod equal;
 mod glob;
 mod laws;
+mod many;
+mod outage;
 mod stampede;

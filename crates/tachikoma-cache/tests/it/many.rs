@@ -1,0 +1,71 @@
+//! A pattern that removes very many keys while others read.
+//!
+//! 100,000 keys here; `TACHIKOMA_KEYS=1000000` makes it a million.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tachikoma_cache::{Cache, Pattern, Ttl};
+use tachikoma_testkit::{RedisServer, Stopwatch};
+
+/// Makes copies of one entry, so many at a time that the server answers others in between.
+fn fill(server: &RedisServer, keys: u64) {
+    let script = "local value = redis.call('GET', 'copied') \
+                  for i = ARGV[1], ARGV[2] do \
+                  redis.call('SET', 'shop:{vuser:' .. i .. '}', value) end";
+    for first in (0..keys).step_by(20_000) {
+        let last = (first + 20_000).min(keys) - 1;
+        server.command(&["EVAL", script, "0", &first.to_string(), &last.to_string()]);
+    }
+}
+
+mod redis {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn others_hardly_wait_while_a_pattern_is_deleted() {
+        let keys: u64 = std::env::var("TACHIKOMA_KEYS").map_or(100_000, |n| n.parse().unwrap());
+        let server = RedisServer::start();
+        let cache = Cache::connect(&format!("{}&store_timeout=10s", server.url_with("shop")))
+            .await
+            .unwrap();
+        cache.set("user:0", "copied".to_owned(), Ttl::Never).await.unwrap();
+        server.command(&["SET", "plain", "7"]);
+        server.command(&["RENAME", "shop:{vuser:0}", "copied"]);
+        let mut longest = Duration::ZERO;
+        // A shared machine may pause the test itself; what the server makes others wait shows in
+        // the best of three.
+        for attempt in 0..3 {
+            fill(&server, keys);
+            let running = Arc::new(AtomicBool::new(true));
+            let reader = {
+                // Another client of the server, in a thread: not what our own runtime makes wait.
+                let (mut other, running) = (server.connection(), Arc::clone(&running));
+                std::thread::spawn(move || {
+                    let mut longest = Duration::ZERO;
+                    while running.load(Ordering::Relaxed) {
+                        let stopwatch = Stopwatch::start();
+                        let value = other.command(&["GET", "plain"]).unwrap();
+                        longest = longest.max(stopwatch.elapsed());
+                        assert_eq!(value.text(), "7");
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
+                    longest
+                })
+            };
+            let stopwatch = Stopwatch::start();
+            let removed = cache.delete_pattern(&Pattern::raw("user:*").unwrap()).await.unwrap();
+            let took = stopwatch.elapsed();
+            running.store(false, Ordering::Relaxed);
+            longest = reader.join().unwrap();
+            println!("{keys} keys: {took:?}, the longest GET meanwhile {longest:?}");
+            assert_eq!(removed.redis, Some(keys));
+            assert_eq!(server.command(&["DBSIZE"]).integer(), 2);
+            if longest <= Duration::from_millis(50) || attempt == 2 {
+                break;
+            }
+        }
+        assert!(longest <= Duration::from_millis(50), "{longest:?}");
+    }
+}
