@@ -10,6 +10,8 @@
 mod engine;
 mod leases;
 mod sweeper;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};

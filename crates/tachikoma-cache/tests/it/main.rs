@@ -9,5 +9,6 @@ mod equal;
 mod glob;
 mod laws;
 mod many;
+mod memory;
 mod outage;
 mod stampede;

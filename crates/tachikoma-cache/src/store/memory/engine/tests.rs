@@ -3,6 +3,7 @@ mod policy;
 mod stress;
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use super::*;
 
@@ -138,6 +139,30 @@ fn a_condition_sees_what_is_there_and_decides() {
     assert_eq!(put(4, 10, &|old| old.is_none()), Insertion::Stored, "3 has expired");
     assert!(engine.remove_if(&key, at(0), |value| *value == 4));
     check_law(&engine);
+}
+
+#[test]
+fn nothing_comes_between_the_condition_and_the_storing() {
+    let engine = engine::<u32>(100, 10);
+    let ns = namespace();
+    let key = Key::new(&ns, "a").unwrap();
+    let (asked, start) = std::sync::mpsc::channel();
+    let (removed, end) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let (engine, key) = (&engine, &key);
+        scope.spawn(move || {
+            start.recv().unwrap();
+            removed.send(engine.remove_if(key, at(0), |_| true)).unwrap();
+        });
+        engine.insert(key, 1, 1, None, at(0), |_| {
+            asked.send(()).unwrap();
+            // A removal that came in now would find nothing, and the value would stay.
+            assert!(end.recv_timeout(Duration::from_millis(100)).is_err());
+            true
+        });
+        assert!(end.recv_timeout(Duration::from_secs(10)).unwrap(), "it found the value");
+    });
+    assert_eq!(engine.len(at(0)), 0);
 }
 
 #[test]

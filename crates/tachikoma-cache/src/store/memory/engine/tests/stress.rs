@@ -1,6 +1,7 @@
 //! Many threads at once: the bounds hold at every moment, and nothing is lost from the books.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread::ScopedJoinHandle;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -35,10 +36,10 @@ fn run(engine: &Engine<Vec<u8>>, writers: u64, work: impl Fn(&Engine<Vec<u8>>, u
                 cursor = engine.walk(cursor.unwrap_or(0), 50, at(0), |_, _, _| {});
             }
         });
-        for worker in workers {
-            worker.join().unwrap();
-        }
+        // Joined before the flag is set, and looked at after it: the others would never end.
+        let outcomes: Vec<_> = workers.into_iter().map(ScopedJoinHandle::join).collect();
         done.store(true, Relaxed);
+        assert!(outcomes.iter().all(Result::is_ok), "a writer failed");
     });
     check_law(engine);
 }
