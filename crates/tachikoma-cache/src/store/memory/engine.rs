@@ -26,8 +26,8 @@ use std::sync::{Mutex, PoisonError};
 
 use self::budget::{Budget, Credit, Room, Short};
 use self::cell::{Cell, Writing};
-use self::discard::Discarded;
 pub(crate) use self::discard::Listener;
+use self::discard::{Discarded, contain};
 use self::shard::Slot;
 use super::EvictionCause;
 use crate::clock::Time;
@@ -93,8 +93,9 @@ impl<V> Engine<V> {
     /// What an entry takes beside its weight and its name, in bytes: its slot and its parts of the
     /// table, the expiries, the ghosts and the allocator's headers.
     ///
-    /// Measured as the growth of the process for a million entries with empty values and names of
-    /// 16 bytes, all with an expiry.
+    /// Measured on x86-64 Linux with glibc's allocator, as the growth of the process for a million
+    /// entries of one byte with names of 16 bytes, set through the public handle: 383 bytes each
+    /// with an expiry and 346 without, where this and the entry's own footprint account for 385.
     pub(crate) const OVERHEAD: u64 = size_of::<Slot<V>>() as u64 + 88;
 
     pub(crate) fn new(bounds: Bounds, listener: Option<Listener<V>>) -> Self {
@@ -401,6 +402,17 @@ impl<V> Engine<V> {
                 None => std::thread::yield_now(),
             }
             short = credit.reach(needed).err();
+        }
+    }
+}
+
+impl<V> Drop for Engine<V> {
+    fn drop(&mut self) {
+        for cell in &self.cells {
+            let slots = cell.write().take_all();
+            for slot in slots {
+                contain(|| drop(slot));
+            }
         }
     }
 }

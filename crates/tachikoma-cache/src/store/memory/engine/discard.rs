@@ -58,7 +58,8 @@ impl<V> Drop for Discarded<'_, V> {
     }
 }
 
-fn contain(act: impl FnOnce()) {
+/// Runs code of the user.
+pub(super) fn contain(act: impl FnOnce()) {
     // The panic hook has reported it; there is nobody here to tell.
     let _ = catch_unwind(AssertUnwindSafe(act));
 }

@@ -286,6 +286,11 @@ impl<V> Shard<V> {
         }
     }
 
+    /// Takes out everything, at the end of the engine; nobody counts it.
+    pub(super) fn take_all(&mut self) -> Vec<Slot<V>> {
+        std::mem::replace(self, Self::new()).slots
+    }
+
     fn queue(&mut self, place: Place) -> &mut Queue {
         match place {
             Place::Small => &mut self.small,

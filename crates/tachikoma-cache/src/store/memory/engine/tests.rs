@@ -290,6 +290,8 @@ fn a_panic_in_a_visitor_or_in_drop_leaves_a_cache_that_works() {
     engine.set("b", Bomb("quiet".into()), 1, None);
     assert!(engine.get("b", 0).is_some());
     check_law(&engine.0);
+    engine.set("c", Bomb("armed".into()), 1, None);
+    drop(engine);
 }
 
 #[test]
