@@ -26,7 +26,7 @@ use crate::{
         request::RequestFacts,
         reuse::{Reuse, reuse},
     },
-    storage::{Found, Stored},
+    storage::{self, Found, Stored},
 };
 use fetch::Fetch;
 
@@ -64,7 +64,7 @@ pub(crate) fn verdict(found: Found, facts: &RequestFacts, now: SystemTime) -> Ve
     };
     let stored = match found {
         Found::Response(stored) => stored,
-        Found::Nothing(why) => return forward(why, None),
+        Found::Nothing(why, _) => return forward(why, None),
     };
     let Some(response) = stored.response() else {
         return forward(Forward::UriMiss, None);
@@ -100,8 +100,10 @@ where
     let base = target.filter(|_| is_unsafe(&method)).and_then(|target| target.uri());
     if let Some(base) = base {
         let uris = invalidated(&method, &base, response.status(), response.headers());
-        for target in uris.iter().filter_map(Target::from_uri) {
-            shared.invalidate(&target.key()).await;
+        let targets = uris.iter().filter_map(Target::from_uri);
+        let keys: Vec<Key> = targets.map(|target| target.key()).collect();
+        if !keys.is_empty() {
+            shared.invalidate(&keys).await;
         }
     }
     cache_status::add(response.headers_mut(), &decision);
@@ -125,8 +127,19 @@ where
 {
     let Asked { key, facts } = &asked;
     let (mut waits, mut waited_for, mut lead) = (0, None, None);
+    let (mut brought, mut store_failed) = (None, false);
     loop {
-        let found = shared.storage.find(key, request.headers(), facts).await;
+        let found = match brought.take() {
+            Some(found) => found,
+            // One failure is enough: each would cost its deadline.
+            None if store_failed => Found::Nothing(Forward::UriMiss, Vec::new()),
+            None => {
+                let found = shared.storage.find(key, request.headers(), facts).await;
+                store_failed = found.is_err();
+                found.unwrap_or(Found::Nothing(Forward::UriMiss, Vec::new()))
+            }
+        };
+        let name = flight_name(&asked, &found, &request);
         let (why, stored) = match verdict(found, facts, shared.now()) {
             Verdict::Answer(decision, stored) => {
                 let decision = waited_for.map_or(decision, collapsed);
@@ -138,7 +151,7 @@ where
             }
             Verdict::Refresh(decision, stored) => {
                 let response = answer(&shared, &stored, &request, facts, &decision);
-                refresh(&shared, inner, request, asked, stored);
+                refresh(&shared, inner, request, asked, stored, &name);
                 return Ok(response);
             }
             Verdict::OnlyIfCached => {
@@ -150,29 +163,35 @@ where
             }
             Verdict::Forward(why, stored) => (why, stored),
         };
-        // Whoever got the lead looks once more: the one before may just have stored an answer.
         if lead.is_none() && waits < MAX_WAITS && may_collapse(facts, why, stored.as_deref()) {
-            let name = flight_name(&shared, &asked, &request);
             match shared.flights.join(&name, shared.entries().clock().now()) {
                 Join::Lead(leading) => {
                     lead = Some(leading);
-                    continue;
+                    // The one before may just have stored an answer: look once more.
+                    if !store_failed {
+                        continue;
+                    }
                 }
                 Join::Wait(progress) => {
                     waits += 1;
                     // Who comes when it is whole already gets a hit, only a moment later.
-                    if *progress.borrow() == Progress::Fetching {
+                    if matches!(*progress.borrow(), Progress::Fetching) {
                         waited_for = Some(why);
                     }
-                    match flight::wait(progress, shared.wait_limit).await {
-                        Some(Progress::Declined) | None => {}
-                        Some(_) => continue,
+                    if let Some(Progress::Over(over)) =
+                        flight::wait(progress, shared.wait_limit).await
+                    {
+                        brought = over.and_then(|stored| {
+                            storage::brought(key, stored, request.headers(), facts)
+                        });
+                        continue;
                     }
                 }
                 Join::Alone => {}
             }
         }
-        return Fetch { shared, inner, request, asked, why, stored, lead }.run().await;
+        let fetch = Fetch { shared, inner, request, asked, why, stored, lead, store_failed };
+        return fetch.run().await;
     }
 }
 
@@ -211,15 +230,20 @@ fn may_collapse(facts: &RequestFacts, why: Forward, stored: Option<&Stored>) -> 
 }
 
 /// One fetch per key and, as far as it is known what distinguishes them, per variant.
-fn flight_name<B>(shared: &Shared, asked: &Asked, request: &Request<B>) -> String {
+fn flight_name<B>(asked: &Asked, found: &Found, request: &Request<B>) -> String {
     let Asked { key, facts } = asked;
-    let mut name = key.whole.as_deref().unwrap_or(&key.name).to_owned();
-    let known = shared.storage.known_names(key);
-    for selecting in facts.must_select.iter().chain(&known) {
+    let selecting = match found {
+        Found::Nothing(_, names) => names.clone(),
+        Found::Response(stored) => {
+            let fields = stored.response().map_or(&[][..], |stored| &stored.selector.fields);
+            fields.iter().map(|(name, _)| name.clone()).collect()
+        }
+    };
+    let mut name = key.url().to_owned();
+    for selecting in facts.must_select.iter().chain(&selecting) {
         for value in request.headers().get_all(selecting) {
             // The length keeps one value from looking like two.
-            let value = value.as_bytes();
-            let (length, value) = (value.len(), value.escape_ascii());
+            let (length, value) = (value.len(), value.as_bytes().escape_ascii());
             // Writing into a string cannot fail.
             let _ = write!(name, " {selecting}:{length}:{value}");
         }
@@ -234,6 +258,7 @@ fn refresh<S, B, R>(
     request: Request<B>,
     asked: Asked,
     stored: Arc<Stored>,
+    name: &str,
 ) where
     S: Service<Request<B>, Response = Response<R>> + Send + 'static,
     S::Future: Send + 'static,
@@ -246,16 +271,21 @@ fn refresh<S, B, R>(
     if asked.facts.head {
         return;
     }
-    let name = flight_name(shared, &asked, &request);
-    let Join::Lead(lead) = shared.flights.join(&name, shared.entries().clock().now()) else {
+    let Join::Lead(lead) = shared.flights.join(name, shared.entries().clock().now()) else {
         return;
     };
     let Ok(runtime) = tokio::runtime::Handle::try_current() else {
         return;
     };
-    let (shared, why) = (Arc::clone(shared), Forward::Stale);
-    runtime.spawn(
-        Fetch { shared, inner, request, asked, why, stored: Some(stored), lead: Some(lead) }
-            .in_background(),
-    );
+    let fetch = Fetch {
+        shared: Arc::clone(shared),
+        inner,
+        request,
+        asked,
+        why: Forward::Stale,
+        stored: Some(stored),
+        lead: Some(lead),
+        store_failed: false,
+    };
+    runtime.spawn(fetch.in_background());
 }

@@ -4,13 +4,15 @@
 
 use std::{
     future::Future,
+    pin::Pin,
     sync::Arc,
-    task::{Context, Waker},
+    task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
-use tachikoma_cache::EntryLease;
+use tachikoma_cache::{EntryLease, Error};
 
 use crate::{
     flight::Lead,
@@ -22,12 +24,16 @@ use crate::{
     storage::{Stored, StoredResponse},
 };
 
+/// How long those who wait for a response wait for the store to take it: one deadline of it.
+const BRING_AFTER: Duration = Duration::from_millis(250);
+
 /// All that is known of a response before its body.
 #[derive(Debug)]
 pub(crate) struct Fill {
     pub(crate) shared: Arc<Shared>,
     pub(crate) key: Key,
-    pub(crate) lease: EntryLease,
+    /// Without one it is not stored, only brought to those who wait for it.
+    pub(crate) lease: Option<EntryLease>,
     pub(crate) lead: Option<Lead>,
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
@@ -54,18 +60,24 @@ impl Fill {
             selector: storable.selector,
             tags,
         }));
-        let filled = Arc::clone(&stored);
-        now_or_in_background(async move {
-            match shared.storage.fill(&key, lease, filled, &shared.options, shared.now()).await {
-                Ok(true) => add_one(&shared.counters.stored),
-                Ok(false) => add_one(&shared.counters.refused_fills),
-                Err(error) => {
-                    add_one(&shared.counters.refused_fills);
-                    tracing::debug!(%error, "a response was not stored");
+        let Some(lease) = lease else {
+            bring(lead, &stored);
+            return stored;
+        };
+        let filling = Filling { shared: Arc::clone(&shared), lead, stored: Arc::clone(&stored) };
+        let given = Arc::clone(&stored);
+        let mut fill = Box::pin(async move {
+            shared.storage.fill(&key, lease, given, &shared.options, shared.now()).await
+        });
+        match fill.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(result) => filling.end(result),
+            // Without a runtime nothing could have been waited for: then it is not stored.
+            Poll::Pending => {
+                if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+                    runtime.spawn(filling.wait(fill));
                 }
             }
-            drop(lead);
-        });
+        }
         stored
     }
 
@@ -82,13 +94,45 @@ impl Fill {
     }
 }
 
-/// Runs a future to its end: here if it never waits, else in a task of its own.
-pub(crate) fn now_or_in_background(future: impl Future<Output = ()> + Send + 'static) {
-    let mut future = Box::pin(future);
-    if future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
-        // Without a runtime nothing could have been waited for: then it is dropped, and not stored.
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(future);
+/// A response that the store is taking, and those who wait for it.
+struct Filling {
+    shared: Arc<Shared>,
+    lead: Option<Lead>,
+    stored: Arc<Stored>,
+}
+
+impl Filling {
+    async fn wait(mut self, mut fill: Pin<Box<impl Future<Output = Result<bool, Error>>>>) {
+        let in_time = tokio::time::timeout(BRING_AFTER, &mut fill).await;
+        let result = if let Ok(result) = in_time {
+            result
+        } else {
+            bring(self.lead.take(), &self.stored);
+            fill.await
+        };
+        self.end(result);
+    }
+
+    fn end(self, result: Result<bool, Error>) {
+        let counters = &self.shared.counters;
+        match result {
+            Ok(true) => {
+                add_one(&counters.stored);
+                bring(self.lead, &self.stored);
+            }
+            // Invalidated meanwhile: who waits looks again, and does not get this.
+            Ok(false) => add_one(&counters.refused_fills),
+            Err(error) => {
+                add_one(&counters.refused_fills);
+                tracing::debug!(%error, "a response was not stored");
+                bring(self.lead, &self.stored);
+            }
         }
+    }
+}
+
+fn bring(lead: Option<Lead>, stored: &Arc<Stored>) {
+    if let Some(lead) = lead {
+        lead.bring(Arc::clone(stored));
     }
 }

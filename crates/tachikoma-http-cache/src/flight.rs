@@ -13,6 +13,8 @@ use std::{
 use tachikoma_cache::Time;
 use tokio::sync::watch;
 
+use crate::storage::Stored;
+
 /// How long what proved uncacheable is fetched without waiting.
 const HIT_FOR_MISS: Duration = Duration::from_secs(5);
 
@@ -20,14 +22,14 @@ const HIT_FOR_MISS: Duration = Duration::from_secs(5);
 const MAX_MARKS: usize = 4_096;
 
 /// How far a fetch is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) enum Progress {
     /// Its response has not been seen to the end.
     Fetching,
     /// Its response is whole and being stored.
     Storing,
-    /// It is over: look again.
-    Over,
+    /// It is over: this is what it brought, or else look again.
+    Over(Option<Arc<Stored>>),
     /// It will not be stored: go ahead.
     Declined,
 }
@@ -40,7 +42,7 @@ pub(crate) struct Flights {
 
 #[derive(Debug, Default)]
 struct Table {
-    leads: HashMap<String, watch::Sender<Progress>>,
+    leads: HashMap<String, Arc<watch::Sender<Progress>>>,
     marks: HashMap<String, Time>,
 }
 
@@ -59,8 +61,8 @@ impl Flights {
     /// Joins the fetch of `name`, or leads it.
     pub(crate) fn join(self: &Arc<Self>, name: &str, now: Time) -> Join {
         let mut table = self.lock();
-        if let Some(lead) = table.leads.get(name) {
-            return Join::Wait(lead.subscribe());
+        if let Some(progress) = table.leads.get(name) {
+            return Join::Wait(progress.subscribe());
         }
         if let Some(until) = table.marks.get(name) {
             if now < *until {
@@ -68,8 +70,23 @@ impl Flights {
             }
             table.marks.remove(name);
         }
-        table.leads.insert(name.to_owned(), watch::Sender::new(Progress::Fetching));
-        Join::Lead(Lead { flights: Arc::clone(self), name: name.to_owned(), is_over: false })
+        let progress = Arc::new(watch::Sender::new(Progress::Fetching));
+        table.leads.insert(name.to_owned(), Arc::clone(&progress));
+        Join::Lead(Lead { flights: Arc::clone(self), name: name.to_owned(), progress })
+    }
+
+    /// What is being fetched of `key` was asked for before an invalidation: whoever comes from now
+    /// on does not wait for it. Names are a key, or a key, a space and what selects a variant.
+    pub(crate) fn detach(&self, key: &str) {
+        let is_of_key = |name: &str| {
+            name.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
+        };
+        self.lock().leads.retain(|name, _| !is_of_key(name));
+    }
+
+    /// The same for every key.
+    pub(crate) fn detach_all(&self) {
+        self.lock().leads.clear();
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -88,59 +105,63 @@ impl Flights {
 pub(crate) struct Lead {
     flights: Arc<Flights>,
     name: String,
-    is_over: bool,
+    progress: Arc<watch::Sender<Progress>>,
 }
 
 impl Lead {
     /// The response is whole: whoever comes now finds it in a moment.
     pub(crate) fn storing(&self) {
-        if let Some(lead) = self.flights.lock().leads.get(&self.name) {
-            lead.send_replace(Progress::Storing);
-        }
+        self.progress.send_replace(Progress::Storing);
+    }
+
+    /// The fetch is over, and this is what it brought to those who wait.
+    pub(crate) fn bring(self, stored: Arc<Stored>) {
+        self.progress.send_replace(Progress::Over(Some(stored)));
     }
 
     /// The response will not be stored.
-    pub(crate) fn decline(mut self, now: Time) {
+    pub(crate) fn decline(self, now: Time) {
         let until = now.saturating_add(HIT_FOR_MISS);
-        {
-            let mut table = self.flights.lock();
-            if table.marks.len() >= MAX_MARKS {
-                table.marks.retain(|_, until| now < *until);
-            }
-            if table.marks.len() < MAX_MARKS {
-                table.marks.insert(self.name.clone(), until);
-            }
+        let mut table = self.flights.lock();
+        if table.marks.len() >= MAX_MARKS {
+            table.marks.retain(|_, until| now < *until);
         }
-        self.end(Progress::Declined);
-    }
-
-    fn end(&mut self, progress: Progress) {
-        if !self.is_over {
-            self.is_over = true;
-            let lead = self.flights.lock().leads.remove(&self.name);
-            if let Some(lead) = lead {
-                lead.send_replace(progress);
-            }
+        if table.marks.len() < MAX_MARKS {
+            table.marks.insert(self.name.clone(), until);
         }
+        drop(table);
+        self.progress.send_replace(Progress::Declined);
     }
 }
 
 impl Drop for Lead {
     fn drop(&mut self) {
-        self.end(Progress::Over);
+        let mut table = self.flights.lock();
+        // Detached, its place may be another one's by now.
+        if table.leads.get(&self.name).is_some_and(|held| Arc::ptr_eq(held, &self.progress)) {
+            table.leads.remove(&self.name);
+        }
+        drop(table);
+        self.progress.send_if_modified(|progress| {
+            let is_open = matches!(progress, Progress::Fetching | Progress::Storing);
+            if is_open {
+                *progress = Progress::Over(None);
+            }
+            is_open
+        });
     }
 }
 
-/// Waits until a fetch is over or declined, at most for `limit`; whether it ended in time, and how.
+/// Waits until a fetch is over or declined, at most for `limit`; how it ended, if it did in time.
 pub(crate) async fn wait(
     mut progress: watch::Receiver<Progress>,
     limit: Duration,
 ) -> Option<Progress> {
-    let ended = progress.wait_for(|now| matches!(now, Progress::Over | Progress::Declined));
+    let ended = progress.wait_for(|now| matches!(now, Progress::Over(_) | Progress::Declined));
     match tokio::time::timeout(limit, ended).await {
-        Ok(Ok(progress)) => Some(*progress),
-        // The sender is always told how it ended before it is dropped.
-        Ok(Err(_)) => Some(Progress::Over),
+        Ok(Ok(progress)) => Some(progress.clone()),
+        // The sender always says how it ended before it is dropped.
+        Ok(Err(_)) => Some(Progress::Over(None)),
         Err(_) => None,
     }
 }
@@ -173,7 +194,7 @@ mod tests {
         let second = waiter(&flights);
         assert!(matches!(flights.join("b", NOW), Join::Lead(_)));
         drop(first);
-        assert_eq!(wait(second, LONG).await, Some(Progress::Over));
+        assert!(matches!(wait(second, LONG).await, Some(Progress::Over(None))));
         assert!(flights.is_empty());
         drop(lead(&flights));
     }
@@ -184,7 +205,7 @@ mod tests {
         let first = lead(&flights);
         let second = waiter(&flights);
         first.decline(NOW);
-        assert_eq!(wait(second, LONG).await, Some(Progress::Declined));
+        assert!(matches!(wait(second, LONG).await, Some(Progress::Declined)));
         assert!(matches!(flights.join("a", NOW), Join::Alone));
         let later = NOW.saturating_add(HIT_FOR_MISS);
         assert!(matches!(flights.join("a", later), Join::Lead(_)));
@@ -194,7 +215,7 @@ mod tests {
     async fn a_wait_ends_though_the_leader_does_not() {
         let flights = Arc::new(Flights::default());
         let first = lead(&flights);
-        assert_eq!(wait(waiter(&flights), Duration::from_secs(1)).await, None);
+        assert!(wait(waiter(&flights), Duration::from_secs(1)).await.is_none());
         drop(first);
     }
 
@@ -202,9 +223,27 @@ mod tests {
     fn who_comes_while_it_is_stored_sees_that() {
         let flights = Arc::new(Flights::default());
         let first = lead(&flights);
-        assert_eq!(*waiter(&flights).borrow(), Progress::Fetching);
+        assert!(matches!(*waiter(&flights).borrow(), Progress::Fetching));
         first.storing();
-        assert_eq!(*waiter(&flights).borrow(), Progress::Storing);
+        assert!(matches!(*waiter(&flights).borrow(), Progress::Storing));
+    }
+
+    #[tokio::test]
+    async fn what_an_invalidation_detached_is_joined_by_nobody_and_still_wakes_its_waiters() {
+        let flights = Arc::new(Flights::default());
+        let old = lead(&flights);
+        let waiting = waiter(&flights);
+        flights.detach("b");
+        flights.detach("a b");
+        drop(waiter(&flights));
+        flights.detach("a");
+        let new = lead(&flights);
+        drop(old);
+        assert!(matches!(wait(waiting, LONG).await, Some(Progress::Over(None))));
+        // The old one did not take the new one's place along.
+        drop(waiter(&flights));
+        drop(new);
+        assert!(flights.is_empty());
     }
 
     #[test]

@@ -47,12 +47,26 @@ impl Shared {
 
     /// Removes what an unsafe request made invalid. A store that fails keeps the removal and
     /// retries it; the request does not fail for it.
-    pub(crate) async fn invalidate(&self, key: &Key) {
+    pub(crate) async fn invalidate(&self, keys: &[Key]) {
         add_one(&self.counters.invalidations);
-        if let Err(error) = self.storage.remove(key).await {
+        if let Err(error) = self.remove(keys).await {
             add_one(&self.counters.pending_invalidations);
             tracing::warn!(%error, "an invalidation is not in yet");
         }
+    }
+
+    async fn remove(&self, keys: &[Key]) -> Result<Removed, Error> {
+        let detach = || {
+            for key in keys {
+                self.flights.detach(key.url());
+            }
+        };
+        // What was asked for before is brought to nobody who comes after, store or no store: those
+        // who come while this waits included.
+        detach();
+        let removed = self.storage.remove(keys).await;
+        detach();
+        removed
     }
 }
 
@@ -78,7 +92,7 @@ impl HttpCache {
     /// [`Pending`](tachikoma_cache::ErrorKind::Pending) the removal is kept and retried.
     pub async fn purge_url(&self, url: &str) -> Result<Removed, PurgeError> {
         let target = Target::parse(url).ok_or_else(|| PurgeError::Url(url.to_owned()))?;
-        self.shared.storage.remove(&target.key()).await.map_err(PurgeError::Store)
+        self.shared.remove(&[target.key()]).await.map_err(PurgeError::Store)
     }
 
     /// How many responses [`purge_url`](Self::purge_url) would remove now.
@@ -98,7 +112,11 @@ impl HttpCache {
     /// [`PurgeError::Store`]: the tag is not valid, or the store failed, as for
     /// [`purge_url`](Self::purge_url).
     pub async fn purge_tag(&self, tag: &str) -> Result<(), PurgeError> {
-        self.shared.entries().invalidate_tags([tag]).await.map_err(PurgeError::Store)
+        self.shared.flights.detach_all();
+        let invalidated = self.shared.entries().invalidate_tags([tag]).await;
+        // Nobody knows the tags of what is being fetched.
+        self.shared.flights.detach_all();
+        invalidated.map_err(PurgeError::Store)
     }
 
     /// What this cache did since it was built. Costs less than a microsecond.

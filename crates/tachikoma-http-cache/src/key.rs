@@ -102,6 +102,11 @@ pub(crate) struct Key {
 }
 
 impl Key {
+    /// What names the resource among those of this process.
+    pub(crate) fn url(&self) -> &str {
+        self.whole.as_deref().unwrap_or(&self.name)
+    }
+
     /// The name of one variant.
     pub(crate) fn variant(&self, id: u128) -> String {
         format!("{} #{id:032x}", self.name)

@@ -18,9 +18,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use http::{HeaderMap, header::DATE};
+use http::{HeaderMap, HeaderName, header::DATE};
 use tachikoma_cache::{
-    Entries, EntryLease, Error, Removed, Ttl, expiry::MAX_TTL, invalidation::MAX_TAGS,
+    Entries, EntryLease, Error, Health, Removed, Ttl, expiry::MAX_TTL, invalidation::MAX_TAGS,
 };
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
@@ -39,9 +39,24 @@ const MAX_VARIANTS: usize = 32;
 pub(crate) enum Found {
     /// This response is selected.
     Response(Arc<Stored>),
-    /// Nothing is, and why.
-    Nothing(Forward),
+    /// Nothing is, and why; and the request fields that are known to select its variants.
+    Nothing(Forward, Vec<HeaderName>),
 }
+
+/// What allows a response to be stored.
+#[derive(Debug)]
+pub(crate) enum Right {
+    /// This does.
+    Lease(EntryLease),
+    /// Nothing: another process is fetching it.
+    Held,
+    /// Nothing: the store does not work.
+    Failed,
+}
+
+/// The store could not say what it has.
+#[derive(Debug)]
+pub(crate) struct StoreFailed;
 
 /// Responses in a cache.
 #[derive(Debug)]
@@ -76,66 +91,56 @@ impl Storage {
                 Ok(found) => return Some(found),
                 Err(index) => index,
             },
-            None => return Some(Found::Nothing(Forward::UriMiss)),
+            None => return Some(Found::Nothing(Forward::UriMiss, Vec::new())),
         };
-        let Some(Index { variants, .. }) = index.index() else {
-            return Some(Found::Nothing(Forward::UriMiss));
-        };
+        let variants = variants(&index);
         for variant in candidates(variants, request, facts) {
             let stored = self.entries.peek::<Stored>(&key.variant(variant.id))?;
             if let Some(stored) = under(key, stored).filter(|stored| selected(stored, request)) {
                 return Some(Found::Response(stored));
             }
         }
-        Some(Found::Nothing(Forward::VaryMiss))
+        Some(Found::Nothing(Forward::VaryMiss, names(variants)))
     }
 
     /// What a request selects.
-    pub(crate) async fn find(&self, key: &Key, request: &HeaderMap, facts: &RequestFacts) -> Found {
-        let index = match under(key, self.get(&key.name).await) {
+    pub(crate) async fn find(
+        &self,
+        key: &Key,
+        request: &HeaderMap,
+        facts: &RequestFacts,
+    ) -> Result<Found, StoreFailed> {
+        let index = match under(key, self.get(&key.name).await?) {
             Some(stored) => match whole_or_index(stored, facts) {
-                Ok(found) => return found,
+                Ok(found) => return Ok(found),
                 Err(index) => index,
             },
-            None => return Found::Nothing(Forward::UriMiss),
+            None => return Ok(Found::Nothing(Forward::UriMiss, Vec::new())),
         };
-        let variants = index.index().map_or(&[][..], |index| &index.variants);
+        let variants = variants(&index);
         for variant in candidates(variants, request, facts) {
-            let stored = self.get(&key.variant(variant.id)).await;
+            let stored = self.get(&key.variant(variant.id)).await?;
             if let Some(stored) = under(key, stored).filter(|stored| selected(stored, request)) {
-                return Found::Response(stored);
+                return Ok(Found::Response(stored));
             }
         }
-        Found::Nothing(Forward::VaryMiss)
+        Ok(Found::Nothing(Forward::VaryMiss, names(variants)))
     }
 
-    async fn get(&self, name: &str) -> Option<Arc<Stored>> {
-        match self.entries.get(name).await {
-            Ok(stored) => stored,
-            Err(error) => {
-                tracing::debug!(%error, "the response cache could not look up: a miss");
-                None
-            }
-        }
-    }
-
-    /// The names that distinguish the variants of a key, as far as is known without waiting.
-    pub(crate) fn known_names(&self, key: &Key) -> Vec<http::HeaderName> {
-        let stored = self.entries.peek::<Stored>(&key.name).flatten();
-        let mut names: Vec<_> = stored
-            .iter()
-            .filter_map(|stored| stored.index())
-            .flat_map(|index| &index.variants)
-            .flat_map(|variant| variant.selector.fields.iter().map(|(name, _)| name.clone()))
-            .collect();
-        names.sort_by(|a, b| a.as_str().cmp(b.as_str()));
-        names.dedup();
-        names
+    async fn get(&self, name: &str) -> Result<Option<Arc<Stored>>, StoreFailed> {
+        self.entries.get(name).await.map_err(|error| {
+            tracing::debug!(%error, "the response cache could not look up: a miss");
+            StoreFailed
+        })
     }
 
     /// The right to store a response of this key, to be taken before the origin is asked.
-    pub(crate) async fn begin(&self, key: &Key) -> Option<EntryLease> {
-        self.entries.begin(&key.name).await.ok().filter(EntryLease::may_store)
+    pub(crate) async fn begin(&self, key: &Key) -> Right {
+        match self.entries.begin(&key.name).await {
+            Ok(lease) if lease.may_store() => Right::Lease(lease),
+            Ok(_) if self.entries.cache().health() == Health::Up => Right::Held,
+            _ => Right::Failed,
+        }
     }
 
     /// Stores a response; whether it is visible now.
@@ -151,7 +156,7 @@ impl Storage {
         let keep = response.terms.worth_keeping(now, options.keep_stale);
         let keep = keep.clamp(Duration::from_millis(1), MAX_TTL);
         let tags = response.tags.clone();
-        let known = under(key, self.get(&key.name).await);
+        let known = under(key, self.get(&key.name).await.unwrap_or_default());
         let is_alone = known.as_deref().is_none_or(|known| known.index().is_none());
         if response.selector.fields.is_empty() && is_alone {
             return self.entries.fill(lease, stored, Ttl::from(keep), tags).await;
@@ -182,17 +187,31 @@ impl Storage {
         visible
     }
 
-    /// Removes all that is stored under a key; how many responses that were.
+    /// Removes all that is stored under these keys; how many responses that were.
     ///
-    /// The primary key goes first: with it, each variant and each fill under way is out of reach.
-    pub(crate) async fn remove(&self, key: &Key) -> Result<Removed, Error> {
-        let known = self.get(&key.name).await;
-        let removed = self.entries.remove(&[&key.name]).await?;
-        let Some(index) = known.as_ref().and_then(|stored| stored.index()) else {
-            return Ok(removed);
+    /// The primary keys go first, and together: with them, each variant and each fill under way is
+    /// out of reach.
+    pub(crate) async fn remove(&self, keys: &[Key]) -> Result<Removed, Error> {
+        let (mut indexes, mut orphans) = (0, Vec::new());
+        for key in keys {
+            // A store that fails here fails below too, where it is said.
+            let Ok(known) = self.get(&key.name).await else { break };
+            if let Some(Index { variants, .. }) = known.as_deref().and_then(Stored::index) {
+                indexes += 1;
+                orphans.extend(variants.iter().map(|variant| key.variant(variant.id)));
+            }
+        }
+        let names: Vec<_> = keys.iter().map(|key| &key.name).collect();
+        let removed = self.entries.remove(&names).await?;
+        let but_indexes = |count: u64| count.saturating_sub(indexes);
+        let removed = Removed {
+            memory: removed.memory.map(but_indexes),
+            redis: removed.redis.map(but_indexes),
         };
-        let names: Vec<_> = index.variants.iter().map(|variant| key.variant(variant.id)).collect();
-        self.entries.remove(&names).await
+        if orphans.is_empty() {
+            return Ok(removed);
+        }
+        Ok(removed.and(self.entries.remove(&orphans).await?))
     }
 
     /// How many responses [`remove`](Self::remove) would remove.
@@ -235,10 +254,23 @@ fn whole_or_index(stored: Arc<Stored>, facts: &RequestFacts) -> Result<Found, Ar
         Stored::Index(_) => Err(stored),
         // A header that no key holds could have changed the answer to this request.
         Stored::Response(_) if !facts.must_select.is_empty() => {
-            Ok(Found::Nothing(Forward::VaryMiss))
+            Ok(Found::Nothing(Forward::VaryMiss, Vec::new()))
         }
         Stored::Response(_) => Ok(Found::Response(stored)),
     }
+}
+
+fn variants(stored: &Stored) -> &[Variant] {
+    stored.index().map_or(&[], |index| &index.variants)
+}
+
+/// The request fields that select among these variants.
+fn names(variants: &[Variant]) -> Vec<HeaderName> {
+    let fields = variants.iter().flat_map(|variant| &variant.selector.fields);
+    let mut names: Vec<_> = fields.map(|(name, _)| name.clone()).collect();
+    names.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+    names.dedup();
+    names
 }
 
 /// The variants that a request selects (RFC 9111 §4.1), the most recent one first.
@@ -250,6 +282,18 @@ fn candidates<'a>(
     variants.iter().rev().filter(|variant| {
         variant.selector.matches(request) && variant.selector.covers(&facts.must_select)
     })
+}
+
+/// What another request brought, if this one selects it too.
+pub(crate) fn brought(
+    key: &Key,
+    stored: Arc<Stored>,
+    request: &HeaderMap,
+    facts: &RequestFacts,
+) -> Option<Found> {
+    let stored = under(key, Some(stored)).filter(|stored| selected(stored, request))?;
+    let covers = stored.response()?.selector.covers(&facts.must_select);
+    covers.then_some(Found::Response(stored))
 }
 
 fn selected(stored: &Stored, request: &HeaderMap) -> bool {

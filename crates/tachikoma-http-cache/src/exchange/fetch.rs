@@ -14,7 +14,6 @@ use http::{
     response::Parts,
 };
 use http_body::Body;
-use tachikoma_cache::EntryLease;
 use tower_service::Service;
 
 use super::Asked;
@@ -33,7 +32,7 @@ use crate::{
         storable::{Storable, storable},
         validation::{self, Validators},
     },
-    storage::{Stored, StoredResponse},
+    storage::{Right, Stored, StoredResponse},
     tags::tags,
 };
 
@@ -63,6 +62,8 @@ pub(super) struct Fetch<S, B> {
     pub(super) stored: Option<Arc<Stored>>,
     /// Held by the one who fetches for others too.
     pub(super) lead: Option<Lead>,
+    /// The store does not work: it is not asked again.
+    pub(super) store_failed: bool,
 }
 
 /// What is left once the request is on its way.
@@ -72,7 +73,7 @@ struct Sent {
     why: Forward,
     stored: Option<Arc<Stored>>,
     lead: Option<Lead>,
-    lease: Option<EntryLease>,
+    right: Right,
     /// The client's own headers: what selects a variant, and its own condition.
     headers: HeaderMap,
     asked_at: SystemTime,
@@ -85,13 +86,14 @@ where
 {
     /// Asks the inner service, and stores its answer where that is allowed.
     pub(super) async fn run(self) -> Result<Response<CacheBody<R>>, S::Error> {
-        let Self { shared, inner, mut request, asked, why, stored, lead } = self;
+        let Self { shared, inner, mut request, asked, why, stored, lead, store_failed } = self;
         let headers = request.headers().clone();
-        let mut lease = None;
-        if !asked.facts.head {
+        let right = if asked.facts.head || store_failed {
+            Right::Failed
+        } else {
             // Before the source is read: an invalidation from here on keeps the answer out.
-            lease = shared.storage.begin(&asked.key).await;
-        }
+            shared.storage.begin(&asked.key).await
+        };
         // A HEAD is passed on as it is; its answer cannot refresh what is stored here.
         let stored = stored.filter(|_| !asked.facts.head);
         if let Some(stored) = stored.as_deref().and_then(Stored::response) {
@@ -99,7 +101,7 @@ where
             validation::ask(request.headers_mut(), &stored.headers, &validators);
         }
         let asked_at = shared.entries().clock().wall();
-        let sent = Sent { shared, asked, why, stored, lead, lease, headers, asked_at };
+        let sent = Sent { shared, asked, why, stored, lead, right, headers, asked_at };
         match oneshot(inner, request).await {
             Ok(response) => Ok(sent.answered(response).await),
             Err(error) => sent.stale_instead(None).ok_or(error),
@@ -145,8 +147,14 @@ impl Sent {
         let allowed = self.storable(&facts).and_then(|storable| {
             let tags = tags(&parts.headers)?;
             self.fits(&body, &parts)?;
-            let lease = self.lease.take().ok_or(Refusal::Store)?;
-            Ok((storable, tags, lease))
+            let right = std::mem::replace(&mut self.right, Right::Failed);
+            match (right, &self.lead) {
+                (Right::Lease(lease), _) => Ok((storable, tags, Some(lease))),
+                // Not stored, but brought to those who wait: a store that fails makes no rush.
+                (Right::Failed, Some(_)) => Ok((storable, tags, None)),
+                // Another process stores it, and may have been told that this answer is too old.
+                (Right::Held | Right::Failed, _) => Err(Refusal::Store),
+            }
         });
         let why = self.why;
         let decision = |stored| Decision::Forwarded {
@@ -163,7 +171,7 @@ impl Sent {
                 return passed(&self.shared, parts, CacheBody::passed(body), &decision);
             }
         };
-        let decision = decision(Ok(()));
+        let decision = decision(lease.as_ref().map(|_| ()).ok_or(Refusal::Store));
         let promised = content_length(&parts.headers);
         let fill = Fill {
             shared: Arc::clone(&self.shared),
@@ -216,11 +224,14 @@ impl Sent {
 
     /// Tells who waits that there is nothing to wait for, and forgets what this answer replaces.
     async fn refused(&mut self, refusal: &Refusal, status: StatusCode) {
-        if let Some(lead) = self.lead.take() {
-            lead.decline(self.shared.entries().clock().now());
+        match self.lead.take() {
+            // Whoever waits looks again: it may be stored by then.
+            Some(lead) if *refusal == Refusal::Store => drop(lead),
+            Some(lead) => lead.decline(self.shared.entries().clock().now()),
+            None => {}
         }
-        // Given back first, so that the removal need not end it.
-        drop(self.lease.take());
+        // A lease is given back first, so that the removal need not end it.
+        self.right = Right::Failed;
         let is_about_the_resource = matches!(
             refusal,
             Refusal::NoStore
@@ -236,7 +247,7 @@ impl Sent {
         );
         // A newer answer that may not be stored still says that the older one is no longer it.
         if self.stored.is_some() && is_about_the_resource && !status.is_server_error() {
-            self.shared.invalidate(&self.asked.key).await;
+            self.shared.invalidate(std::slice::from_ref(&self.asked.key)).await;
         }
     }
 
@@ -305,10 +316,13 @@ impl Sent {
         facts.age = age;
         let storable = self.storable(&facts)?;
         let tags = tags(&headers)?;
+        let Right::Lease(lease) = std::mem::replace(&mut self.right, Right::Failed) else {
+            return Err(Refusal::Store);
+        };
         Ok(Fill {
             shared: Arc::clone(&self.shared),
             key: self.asked.key.clone(),
-            lease: self.lease.take().ok_or(Refusal::Store)?,
+            lease: Some(lease),
             lead: self.lead.take(),
             status: current.status,
             headers,

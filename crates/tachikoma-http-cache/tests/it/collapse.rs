@@ -21,10 +21,10 @@ use tower::{Layer as _, Service, ServiceExt as _};
 use crate::site::{Answer, read, request, response};
 
 /// Takes 100 ms, and must be polled ready before each call.
-struct Slow {
-    calls: Arc<AtomicUsize>,
-    headers: &'static [(&'static str, &'static str)],
-    is_ready: bool,
+pub(crate) struct Slow {
+    pub(crate) calls: Arc<AtomicUsize>,
+    pub(crate) headers: &'static [(&'static str, &'static str)],
+    pub(crate) is_ready: bool,
 }
 
 impl Clone for Slow {
@@ -39,7 +39,7 @@ async fn wait(millis: u64) {
 }
 
 #[allow(clippy::disallowed_methods, reason = "what is measured is real time")]
-fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
@@ -64,7 +64,7 @@ impl Service<Request<Body>> for Slow {
     }
 }
 
-type Cached = HttpCacheService<Slow>;
+pub(crate) type Cached = HttpCacheService<Slow>;
 
 fn slow(headers: &'static [(&'static str, &'static str)]) -> (Cached, Arc<AtomicUsize>) {
     let calls = Arc::new(AtomicUsize::new(0));
@@ -78,7 +78,7 @@ async fn ask(service: &Cached, path: &str, headers: &[(&str, &str)]) -> Answer {
     read(response.map(Body::new)).await
 }
 
-fn all(service: &Cached, count: usize) -> impl Future<Output = Vec<Answer>> {
+pub(crate) fn all(service: &Cached, count: usize) -> impl Future<Output = Vec<Answer>> {
     let service = service.clone();
     async move {
         let asked = (0..count).map(|_| {
@@ -184,6 +184,36 @@ async fn a_leader_that_is_never_polled_again_holds_others_up_no_longer_than_the_
     let answer = tokio::time::timeout(Duration::from_secs(2), ask(&service, "/", &[])).await;
     assert_eq!(answer.expect("held up").text(), "answer 1");
     drop(leader);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_after_an_invalidation_does_not_get_what_was_asked_for_before() {
+    for tag in [false, true] {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let headers = &[("cache-control", "max-age=60"), ("surrogate-key", "t")];
+        let inner = Slow { calls: Arc::clone(&calls), headers, is_ready: false };
+        let layer = HttpCacheLayer::new(Cache::memory().build().unwrap());
+        let (cache, service) = (layer.handle(), layer.layer(inner));
+        let ask = || {
+            let service = service.clone();
+            tokio::spawn(async move { ask(&service, "/", &[]).await.text() })
+        };
+        let before = [ask(), ask()];
+        wait(30).await;
+        if tag {
+            cache.purge_tag("t").await.unwrap();
+        } else {
+            cache.purge_url("http://shop.test/").await.unwrap();
+        }
+        let after = ask();
+        for asked in before {
+            // One of them waited for the other, and may look again when that was invalidated.
+            assert!(["answer 0", "answer 1"].contains(&asked.await.unwrap().as_str()));
+        }
+        assert_eq!(after.await.unwrap(), "answer 1", "by tag: {tag}");
+        assert_eq!(ask().await.unwrap(), "answer 1", "by tag: {tag}");
+        assert_eq!(calls.load(SeqCst), 2);
+    }
 }
 
 #[tokio::test]

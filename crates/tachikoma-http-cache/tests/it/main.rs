@@ -7,6 +7,7 @@ mod bodies;
 mod collapse;
 mod layer;
 mod peers;
+mod redis;
 mod security;
 mod site;
 mod stale;
