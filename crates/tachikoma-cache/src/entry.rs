@@ -113,6 +113,7 @@ struct Inner {
 impl Entry {
     /// What an entry itself takes in memory beside the value, in bytes: its fields, and the two
     /// counters of the shared pointer and of the object's.
+    #[cfg(feature = "memory")]
     pub(crate) const FOOTPRINT: usize = size_of::<Inner>() + 4 * size_of::<usize>();
 
     /// An entry of an object; `encode` makes its bytes if a store needs them, `weigh` says what it

@@ -1,10 +1,10 @@
 //! What survives a restart of the server, and how far it is trusted.
 
-use tachikoma_cache::Guarantee;
 use tachikoma_cache::store::{Store, When, Written};
+use tachikoma_cache::{ErrorKind, Guarantee, Health};
 use tachikoma_testkit::RedisServer;
 
-use crate::bench::{Client, ms, soon, until_down, until_up};
+use crate::bench::{Client, ms, pause, soon, until_down, until_up};
 
 #[tokio::test]
 async fn an_entry_that_survived_a_restart_is_stale() {
@@ -64,7 +64,43 @@ async fn a_new_replication_history_is_noticed_on_the_living_connection() {
     assert_eq!(c.guarantee("k").await, Some(Guarantee::Fresh));
     server.command(&["DEBUG", "CHANGE-REPL-ID"]);
     soon("stale", ms(2000), async || c.guarantee("k").await == Some(Guarantee::Stale)).await;
-    assert_eq!(c.store.health(), tachikoma_cache::Health::Up);
+    assert_eq!(c.store.health(), Health::Up);
     c.set("k", "w").await;
     assert_eq!(c.guarantee("k").await, Some(Guarantee::Fresh));
+}
+
+#[tokio::test]
+async fn a_server_that_loads_its_data_is_unavailable_and_then_used_at_once() {
+    let mut server = RedisServer::builder()
+        .arguments(["--loading-process-events-interval-bytes", "1024"])
+        .arguments(["--key-load-delay", "1000"])
+        .start();
+    let c = Client::new(&server).await;
+    for batch in 0..20 {
+        let names: Vec<String> = (0..100).map(|i| format!("k{batch}:{i}")).collect();
+        let writes = names.iter().map(|name| c.set(name, "v"));
+        futures_util::future::join_all(writes).await;
+    }
+    server.command(&["SAVE"]);
+    server.kill();
+    until_down(&c).await;
+    let restart = tokio::task::spawn_blocking(move || {
+        server.restart();
+        server
+    });
+    let mut reasons = std::collections::BTreeSet::new();
+    while !restart.is_finished() {
+        if let Err(error) = c.try_get("k0:0").await {
+            assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        }
+        if let Health::Degraded { reason, .. } = c.store.health() {
+            reasons.insert(reason);
+        }
+        pause(ms(5)).await;
+    }
+    assert!(reasons.iter().any(|reason| reason.contains("loading")), "{reasons:?}");
+    let took = soon("loaded", ms(1000), async || c.try_get("k0:0").await.is_ok()).await;
+    assert!(took <= ms(1000), "{took:?}");
+    let _server = restart.await.unwrap();
+    until_up(&c).await;
 }

@@ -50,6 +50,13 @@ struct Item {
     in_flight: bool,
 }
 
+impl Item {
+    /// Whoever sent it with this ticket does so no more.
+    fn free(&mut self, ticket: u64) {
+        self.in_flight &= self.ticket != ticket;
+    }
+}
+
 #[derive(Debug, Default)]
 struct Waiting {
     keys: HashMap<String, Item>,
@@ -154,12 +161,25 @@ impl Pending {
         let Some(waiting) = self.namespaces.get_mut(&claim.namespace) else {
             return;
         };
-        let keys = waiting.keys.values_mut();
-        let groups = waiting.groups.values_mut().map(|(_, item)| item);
-        let globs = waiting.globs.iter_mut().map(|(_, item)| item);
-        for item in keys.chain(groups).chain(globs) {
-            if item.ticket == claim.ticket {
-                item.in_flight = false;
+        match &claim.work {
+            Work::Keys(names) => {
+                for name in names {
+                    if let Some(item) = waiting.keys.get_mut(name) {
+                        item.free(claim.ticket);
+                    }
+                }
+            }
+            Work::Groups(groups, _) => {
+                for group in groups {
+                    if let Some((_, item)) = waiting.groups.get_mut(group) {
+                        item.free(claim.ticket);
+                    }
+                }
+            }
+            Work::Matching(glob) => {
+                for (_, item) in waiting.globs.iter_mut().filter(|(known, _)| known == glob) {
+                    item.free(claim.ticket);
+                }
             }
         }
     }
