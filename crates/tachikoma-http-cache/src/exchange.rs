@@ -103,11 +103,22 @@ where
         let targets = uris.iter().filter_map(Target::from_uri);
         let keys: Vec<Key> = targets.map(|target| target.key()).collect();
         if !keys.is_empty() {
-            shared.invalidate(&keys).await;
+            invalidate(shared, keys).await;
         }
     }
     cache_status::add(response.headers_mut(), &decision);
     Ok(response.map(CacheBody::passed))
+}
+
+/// Invalidates in a task of its own: the change is made, so a client that goes away now must not
+/// leave the old answers behind.
+async fn invalidate(shared: Arc<Shared>, keys: Vec<Key>) {
+    let invalidation = async move { shared.invalidate(&keys).await };
+    match tokio::runtime::Handle::try_current() {
+        // It cannot fail but by a panic, which has been reported where it happened.
+        Ok(runtime) => drop(runtime.spawn(invalidation).await),
+        Err(_) => invalidation.await,
+    }
 }
 
 /// An exchange that takes part in caching.

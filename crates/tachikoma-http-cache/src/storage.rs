@@ -5,6 +5,8 @@
 //! that no fill can touch what another one stored. Only the fill of the primary key makes anything
 //! visible, and that goes through a lease: an invalidation during the fetch is not undone.
 //!
+//! Two processes that add variants at the same moment may lose one: it is fetched once more.
+//!
 //! Never decides what may be stored or reused. A store that fails is a miss, never an error.
 
 mod form;

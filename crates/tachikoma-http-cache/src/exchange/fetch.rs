@@ -136,7 +136,7 @@ impl Sent {
         {
             return stale;
         }
-        let (mut parts, body) = response.into_parts();
+        let (parts, body) = response.into_parts();
         if status == StatusCode::NOT_MODIFIED
             && let Some(stored) = self.stored.take()
             && let Some(current) = stored.response()
@@ -188,7 +188,6 @@ impl Sent {
             tee.finish();
             return passed(&self.shared, parts, CacheBody::passed(body), &decision);
         }
-        parts.extensions.remove::<EndUnproved>();
         passed(&self.shared, parts, CacheBody::teed(body, tee), &decision)
     }
 

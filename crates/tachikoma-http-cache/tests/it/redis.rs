@@ -124,6 +124,35 @@ async fn a_store_that_dies_hangs_or_comes_back_fails_no_request() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_leaves_while_its_change_invalidates_leaves_nothing_old_behind() {
+    let redis = RedisServer::start();
+    let cache = connect(&redis).await;
+    let site = Site::on(
+        cache,
+        TestClock::new(),
+        Mode::Layer,
+        |layer| layer,
+        |seen| response(200, &[("cache-control", "max-age=60")], format!("answer {}", seen.before)),
+    )
+    .await;
+    site.get("/", &[]).await;
+    while !site.get("/", &[]).await.is_hit() {
+        pause().await;
+    }
+    redis.stop();
+    let left =
+        tokio::time::timeout(Duration::from_millis(50), site.send(request("POST", "/", &[])));
+    assert!(left.await.is_err(), "it did not wait for the invalidation");
+    redis.cont();
+    let old = async {
+        while site.get("/", &[]).await.text() == "answer 0" {
+            pause().await;
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(5), old).await.is_ok(), "still the old one");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_hangs_neither_holds_answers_up_nor_lets_the_origin_be_rushed() {
     let redis = RedisServer::start();
     let calls = Arc::new(AtomicUsize::new(0));
