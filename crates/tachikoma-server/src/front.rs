@@ -8,7 +8,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::body::Body;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use tachikoma_cache::Clock;
 use tower::ServiceExt as _;
 use tower::util::BoxCloneSyncService;
@@ -85,12 +85,15 @@ impl Handler for Front {
             Line::of_request(&request, peer, clock.wall())
         });
         let counted = traffic.begin();
+        let is_head = request.method() == Method::HEAD;
         let response = self.answer(request).await;
         counted.answered(response.status());
         let line = line.map(|line| line.with_response(&response));
         let (log, clock) = (log.clone(), Arc::clone(clock));
         response.map(|body| {
             Body::new(ObservedBody::new(body, move |sent, complete| {
+                // Of the body that HEAD only announces, nothing is asked for.
+                let complete = complete || is_head;
                 counted.ended(sent, complete);
                 if let Some(line) = line {
                     log.write(&line, sent, complete, clock.now().since(started));

@@ -19,6 +19,7 @@ mod proxy;
 mod server;
 pub mod shutdown;
 pub mod telemetry;
+mod throttle;
 mod timed;
 mod traffic;
 

@@ -60,7 +60,7 @@ impl<F: FnOnce(u64, bool) + Unpin> http_body::Body for ObservedBody<F> {
 
 impl<F: FnOnce(u64, bool)> Drop for ObservedBody<F> {
     fn drop(&mut self) {
-        // With a known length nobody asks for the end, and for HEAD nobody asks for anything.
+        // With a known length nobody asks for the end.
         let complete = self.inner.is_end_stream() || self.expected == Some(self.sent);
         self.finish(complete);
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use axum::body::Body;
 use http::{HeaderValue, Request, Response};
-use tachikoma_cache::Cache;
+use tachikoma_cache::{Cache, CacheConfig};
 use tachikoma_http_cache::{HttpCache, HttpCacheLayer};
 use tokio::net::TcpListener;
 use tower::util::BoxCloneSyncService;
@@ -66,7 +66,7 @@ impl Server {
         if let Some(upstream) = &config.upstream {
             refuse_loop(upstream, address).await?;
         }
-        let cache = Cache::connect(config.cache.reveal()).await.context("cache")?;
+        let cache = open_cache(&config).await.context("cache")?;
         let clock = Arc::clone(cache.clock());
         let api = if config.api {
             Some(
@@ -170,6 +170,21 @@ impl Server {
         tracing::info!("stopped");
         served
     }
+}
+
+/// How long the store may take for an operation, where the URL does not say.
+///
+/// A read of the API looks into the response cache and then into the data cache: a Redis that
+/// hangs must not cost it more than 300 ms.
+const STORE_TIMEOUT: &str = "120ms";
+
+async fn open_cache(config: &Config) -> Result<Cache, tachikoma_cache::Error> {
+    let settings = CacheConfig {
+        url: Some(config.cache.reveal().to_owned()),
+        store_timeout: Some(STORE_TIMEOUT.to_owned()),
+        ..CacheConfig::default()
+    };
+    Cache::from_config(&settings).await
 }
 
 /// Puts the response cache in front of a service.

@@ -26,6 +26,7 @@ use tower::ServiceExt as _;
 use crate::config::Secrets;
 use crate::listener::{Handler, Peer};
 use crate::problem::{method_not_allowed, problem};
+use crate::throttle::Throttle;
 use guard::Guard;
 use snapshot::Sources;
 
@@ -46,6 +47,7 @@ const PROTECTION: [(HeaderName, &str); 6] = [
 #[derive(Clone)]
 pub(crate) struct Admin {
     guard: Arc<Guard>,
+    refusals: Arc<Throttle>,
     router: Router,
     clock: Arc<dyn Clock>,
 }
@@ -63,7 +65,12 @@ impl Admin {
             .fallback(async || problem(StatusCode::NOT_FOUND, "There is nothing at this path."))
             .method_not_allowed_fallback(wrong_method)
             .with_state(sources);
-        Self { guard: Arc::new(Guard::new(address, secrets)), router, clock }
+        Self {
+            guard: Arc::new(Guard::new(address, secrets)),
+            refusals: Arc::default(),
+            router,
+            clock,
+        }
     }
 
     async fn answer(&self, request: Request<Body>) -> Response<Body> {
@@ -72,7 +79,10 @@ impl Admin {
         let probe = PROBES.contains(&request.uri().path());
         let (method, headers) = (request.method(), request.headers());
         if let Err(refusal) = self.guard.admit(method, headers, probe, peer, self.clock.now()) {
-            tracing::warn!(%peer, status = refusal.status.as_u16(), "admin request refused");
+            if let Some(skipped) = self.refusals.pass(self.clock.now()) {
+                let status = refusal.status.as_u16();
+                tracing::warn!(%peer, status, skipped, "admin request refused");
+            }
             let mut response = problem(refusal.status, refusal.detail);
             if refusal.status == StatusCode::UNAUTHORIZED {
                 let scheme = HeaderValue::from_static("Bearer");

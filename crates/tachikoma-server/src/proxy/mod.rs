@@ -28,6 +28,7 @@ use crate::config;
 use crate::config::values::Upstream;
 use crate::listener::Peer;
 use crate::problem::problem;
+use crate::throttle::Throttle;
 use crate::timed::TimedBody;
 use failure::Failure;
 
@@ -41,6 +42,7 @@ pub(crate) struct Proxy {
     upstream: Authority,
     waits: config::Proxy,
     clock: Arc<dyn Clock>,
+    failures: Arc<Throttle>,
 }
 
 impl Proxy {
@@ -54,7 +56,13 @@ impl Proxy {
             .pool_max_idle_per_host(256)
             .set_host(false)
             .build(connector);
-        Self { client, upstream: upstream.authority().clone(), waits, clock }
+        Self {
+            client,
+            upstream: upstream.authority().clone(),
+            waits,
+            clock,
+            failures: Arc::default(),
+        }
     }
 
     async fn forward(&self, mut request: Request<Body>) -> Response<Body> {
@@ -70,7 +78,10 @@ impl Proxy {
         match self.exchange(request).await {
             Ok(response) => response,
             Err(failure) => {
-                tracing::warn!(upstream = %self.upstream, cause = %failure, "no response");
+                if let Some(skipped) = self.failures.pass(self.clock.now()) {
+                    let upstream = &self.upstream;
+                    tracing::warn!(%upstream, cause = %failure, skipped, "no response");
+                }
                 failure.response()
             }
         }

@@ -11,5 +11,6 @@ mod demo;
 mod framing;
 mod guide;
 mod proxy;
+mod redis;
 mod shutdown;
 mod support;
