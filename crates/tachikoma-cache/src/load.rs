@@ -5,6 +5,7 @@
 //! loader's value is returned: looking up and storing share one budget, storing never delays the
 //! answer. Who leads is decided by the pure [`flight`] table.
 
+mod crew;
 pub(crate) mod flight;
 pub(crate) mod lookup;
 mod reentrancy;
@@ -14,6 +15,7 @@ mod wave;
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,9 +34,9 @@ use crate::invalidation::{Group, Marks};
 use crate::key::{Key, MAX_KEY_BYTES, Namespace, Shown};
 use crate::runtime::{Mutex, lock, spawn};
 use crate::store::{Begun, Cx, Guarantee, Lease, Peek, When, Written};
+use crew::Crew;
 use flight::{FlightId, FlightTable, Joined, Kind};
 use reentrancy::Chain;
-use wave::Wave;
 
 const SHARDS: usize = 16;
 
@@ -88,14 +90,14 @@ pub(crate) struct Job {
 }
 
 /// The loads of one cache that are under way.
-pub(crate) struct Flights([Mutex<FlightTable<Arc<Wave<Outcome>>>>; SHARDS]);
+pub(crate) struct Flights([Mutex<FlightTable<Arc<Crew>>>; SHARDS]);
 
 impl Flights {
     pub(crate) fn new() -> Self {
         Self(std::array::from_fn(|_| Mutex::new(FlightTable::new())))
     }
 
-    fn shard(&self, key: &Key<'_>) -> &Mutex<FlightTable<Arc<Wave<Outcome>>>> {
+    fn shard(&self, key: &Key<'_>) -> &Mutex<FlightTable<Arc<Crew>>> {
         // The table uses the low bits.
         &self.0[(key.hash() >> 56) as usize % SHARDS]
     }
@@ -136,46 +138,59 @@ impl Flights {
     }
 }
 
-/// Loads a value or waits for the load that is under way. The flag says whether this caller waited.
-pub(crate) async fn run(shared: Arc<Shared>, job: Job) -> (Outcome, bool) {
+/// What came of taking part in a load.
+pub(crate) enum Ran {
+    /// An outcome, and whether this caller waited for another one's loader.
+    Done(Outcome, bool),
+    /// The load that it waited for was overtaken by an invalidation: ask again.
+    Again(Job),
+}
+
+/// Loads a value or waits for the load that is under way.
+pub(crate) async fn run(shared: &Arc<Shared>, job: Job) -> Ran {
     let Ok(key) = Key::new(&job.namespace, job.name.as_str()) else {
-        // Nothing can be stored under it, but the caller still gets its value.
-        return (unshared(&shared, job).await, false);
+        debug!(bytes = job.name.len(), limit = MAX_KEY_BYTES, "key too long: loaded, not cached");
+        return Ran::Done(run_alone(shared, job).await, false);
     };
-    let me = Chain::link(&shared, &key, job.kind);
+    let me = Chain::link(shared, &key, job.kind);
     if me.is_running() {
-        return (Err(Failure::Reentrant), false);
+        return Ran::Done(Err(Failure::Reentrant), false);
     }
-    let joined = lock(shared.flights.shard(&key)).join(&key, job.kind, &job.tags, Wave::new);
+    let joined = lock(shared.flights.shard(&key)).join(&key, job.kind, &job.tags, Crew::new);
     let limit = shared.load_timeout.saturating_add(shared.store_timeout).saturating_add(GRACE);
-    let (wave, follows) = match joined {
-        Joined::Follow(wave) => {
+    let (crew, follower) = match joined {
+        Joined::Follow(crew) => {
             shared.counters.coalesced.add_one();
-            (wave, true)
+            (crew, Some(job))
         }
-        Joined::Lead(id, wave) => {
+        Joined::Lead(id, crew) => {
             let seat = Seat {
-                shared: Arc::clone(&shared),
+                shared: Arc::clone(shared),
                 namespace: job.namespace.clone(),
                 name: job.name.clone(),
                 id,
-                wave: Arc::clone(&wave),
+                crew: Arc::clone(&crew),
                 lease: None,
             };
             // Dropped unpolled where there is no runtime: the seat's drop then ends the flight.
             spawn(Arc::new(me), lead(seat, job));
-            (wave, false)
+            (crew, None)
         }
     };
-    match select(wave.outcome(), shared.clock.sleep(limit)).await {
-        Either::Left((outcome, _)) => (outcome, follows),
-        Either::Right(_) => (Err(Failure::TimedOut), follows),
+    let late = follower.is_some() && crew.is_running();
+    let outcome = pin!(crew.outcome(late));
+    match select(outcome, shared.clock.sleep(limit)).await {
+        Either::Left((Some(outcome), _)) => Ran::Done(outcome, follower.is_some()),
+        Either::Left((None, _)) => match follower {
+            Some(job) => Ran::Again(job),
+            None => Ran::Done(Err(Failure::Aborted), false),
+        },
+        Either::Right(_) => Ran::Done(Err(Failure::TimedOut), follower.is_some()),
     }
 }
 
-/// Runs the loader without sharing or storing: its key is not one that a store can hold.
-async fn unshared(shared: &Shared, job: Job) -> Outcome {
-    debug!(bytes = job.name.len(), limit = MAX_KEY_BYTES, "key too long: loaded, not cached");
+/// Runs the loader without sharing or storing.
+pub(crate) async fn run_alone(shared: &Shared, job: Job) -> Outcome {
     call(shared, job.loader).await.map(Loaded::by_loader)
 }
 
@@ -191,17 +206,22 @@ struct Seat {
     namespace: Namespace,
     name: String,
     id: FlightId,
-    wave: Arc<Wave<Outcome>>,
+    crew: Arc<Crew>,
     lease: Option<Lease>,
 }
 
 impl Seat {
-    /// Leaves the table first: who asks after an error was given out must load anew.
-    fn fail(&self, failure: Failure) {
+    /// Leaves the table: who asks from now on loads anew.
+    fn leave(&self) {
         if let Ok(key) = Key::new(&self.namespace, self.name.as_str()) {
             lock(self.shared.flights.shard(&key)).finish(&key, self.id);
         }
-        self.wave.publish(Err(failure));
+    }
+
+    /// Leaves before the error is given out, or the next caller would get it too.
+    fn fail(&self, failure: Failure) {
+        self.leave();
+        self.crew.publish_to_all(Err(failure));
     }
 }
 
@@ -226,38 +246,78 @@ async fn lead(mut seat: Seat, job: Job) {
     let keys = [key];
     let lookup = Deadline::after(budget);
     let cx = Cx { now: shared.clock.now(), deadline: lookup };
+    // Without a store there is nobody to tell late joiners apart: all share the value.
+    let mut right = Right::Nothing;
     if job.ttl.is_some() {
-        let (found, lease) = begin(&shared, &keys, ops, &cx).await;
-        seat.lease = lease;
+        let (found, begun) = begin(&shared, &keys, ops, &cx).await;
+        right = begun;
+        if let Right::Lease(lease) = right {
+            seat.lease = Some(lease);
+        }
         if let Some(loaded) = found {
-            return seat.wave.publish(Ok(loaded));
+            return seat.crew.publish_to_all(Ok(loaded));
         }
     }
     let left = lookup.remaining();
+    seat.crew.start();
     let object = match call(&shared, loader).await {
         Ok(object) => object,
         Err(failure) => return seat.fail(failure),
     };
     let loaded = Loaded::by_loader(Arc::clone(&object));
     if !local {
-        seat.wave.publish(Ok(loaded.clone()));
+        seat.crew.publish(Ok(loaded.clone()));
     }
-    let now = shared.clock.now();
-    if let Some((lease, ttl)) = seat.lease.zip(ttl) {
-        let marks = Marks::new(&tags, lease.groups);
-        match entry(&shared, ttl, ops, object, marks, now) {
-            Ok(entry) => {
-                let cx = Cx { now, deadline: Deadline::after(left) };
-                match shared.store.write(&keys[0], entry, When::Leased(&lease), &cx).await {
-                    Ok(Written::Stored) => seat.lease = None,
-                    Ok(Written::Refused) => shared.counters.refused_fills.add_one(),
-                    Err(error) => shared.note("store", &keys[0], &error),
+    let stands = match (right, ttl) {
+        (Right::Lease(lease), Some(ttl)) => {
+            let now = shared.clock.now();
+            let marks = Marks::new(&tags, lease.groups);
+            let cx = Cx { now, deadline: Deadline::after(left) };
+            match entry(&shared, ttl, ops, object, marks, now) {
+                Ok(entry) => {
+                    match shared.store.write(&keys[0], entry, When::Leased(&lease), &cx).await {
+                        Ok(Written::Stored) => {
+                            seat.lease = None;
+                            true
+                        }
+                        Ok(Written::Refused) => {
+                            shared.counters.refused_fills.add_one();
+                            false
+                        }
+                        Err(error) => {
+                            shared.note("store", &keys[0], &error);
+                            // A value that no store can hold is not one that was overtaken.
+                            !error.kind().is_transient()
+                        }
+                    }
+                }
+                Err(error) => {
+                    shared.note("store", &keys[0], &error);
+                    true
                 }
             }
-            Err(error) => shared.note("store", &keys[0], &error),
         }
+        (Right::Taken, _) => false,
+        (Right::Lease(_) | Right::Nothing, _) => true,
+    };
+    if stands {
+        seat.crew.publish_to_all(Ok(loaded));
+    } else {
+        seat.leave();
+        seat.crew.publish(Ok(loaded));
+        seat.crew.refuse();
     }
-    seat.wave.publish(Ok(loaded));
+}
+
+/// What a load may do with its value.
+#[derive(Clone, Copy)]
+enum Right {
+    /// Store it.
+    Lease(Lease),
+    /// Only return it: another process is loading the key.
+    Taken,
+    /// Only return it: the store failed.
+    Nothing,
 }
 
 /// Asks the store once more, and for a lease. A failure of the store is only counted.
@@ -266,7 +326,7 @@ async fn begin(
     keys: &[Key<'_>; 1],
     ops: TypeOps,
     cx: &Cx,
-) -> (Option<Loaded>, Option<Lease>) {
+) -> (Option<Loaded>, Right) {
     let begun = match shared.store.begin(keys, cx).await {
         Ok(mut begun) => begun.pop(),
         Err(error) => {
@@ -274,7 +334,7 @@ async fn begin(
             None
         }
     };
-    let Some(Begun { found, lease }) = begun else { return (None, None) };
+    let Some(Begun { found, lease }) = begun else { return (None, Right::Nothing) };
     // What is not a value of this type is replaced.
     let loaded = found.and_then(|(entry, guarantee)| match (ops.decode)(&entry) {
         Ok(object) => Some(Loaded { object, guarantee, by_loader: false }),
@@ -283,7 +343,7 @@ async fn begin(
             None
         }
     });
-    (loaded, lease)
+    (loaded, lease.map_or(Right::Taken, Right::Lease))
 }
 
 /// Runs the loader within the load timeout and counts it.

@@ -11,14 +11,17 @@ use std::task::{Context, Poll};
 use futures_util::future::BoxFuture;
 
 use super::{Cache, Hit, Shared, Source};
-use crate::codec::{Cacheable, TypeOps};
+use crate::codec::{Cacheable, TypeOps, json_object};
 use crate::error::{Error, LoadError};
 use crate::expiry::Ttl;
 use crate::invalidation::Group;
 use crate::key::{Key, Namespace};
 use crate::load::flight::Kind;
-use crate::load::{self, Failure, Job, Loader, Outcome, SourceError, lookup};
-use crate::store::Peek;
+use crate::load::{self, Failure, Job, Loader, Outcome, Ran, SourceError, lookup};
+use crate::store::{Guarantee, Peek};
+
+/// So often a caller waits for a load that an invalidation then overtakes.
+const ATTEMPTS: usize = 3;
 
 /// A load that was asked for; `.await` it. Made by [`Cache::get_or_load`].
 #[must_use = "it does nothing until it is awaited"]
@@ -177,9 +180,34 @@ async fn look_up_or_load<T: Cacheable, E: Send + Sync + 'static>(
         Vec::new()
     });
     let ops = TypeOps::json::<T>();
-    let job = Job { namespace, name, kind, tags, ttl, ops, loader, budget, local };
-    let (outcome, followed) = load::run(shared, job).await;
-    typed(outcome, followed)
+    let mut job = Job { namespace, name, kind, tags, ttl, ops, loader, budget, local };
+    for _ in 0..ATTEMPTS {
+        match load::run(&shared, job).await {
+            Ran::Done(outcome, followed) => return typed(outcome, followed),
+            Ran::Again(again) => job = again,
+        }
+        if !local && let Some(hit) = found_meanwhile(&shared, &job.namespace, &job.name).await {
+            return Ok(hit);
+        }
+    }
+    // Invalidations come faster than loads end: this caller loads for itself.
+    typed(load::run_alone(&shared, job).await, false)
+}
+
+/// The value, if another process stored it while this caller waited in vain. Not counted again: the
+/// lookup was a miss.
+async fn found_meanwhile<T: Cacheable>(
+    shared: &Arc<Shared>,
+    namespace: &Namespace,
+    name: &str,
+) -> Option<Hit<T>> {
+    let key = Key::new(namespace, name).ok()?;
+    match lookup::look_up(shared, &key).await.found.ok()?? {
+        (entry, Guarantee::Fresh) => {
+            Some(Hit::new(json_object(&entry).ok()?, Guarantee::Fresh, Source::Hit))
+        }
+        _ => None,
+    }
 }
 
 fn typed<T, E>(outcome: Outcome, followed: bool) -> Result<Hit<T>, LoadError<E>>

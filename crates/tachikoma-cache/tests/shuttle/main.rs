@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use shuttle::future::{block_on, spawn, yield_now};
+use tachikoma_cache::store::memory::{MemoryConfig, MemoryStore};
 use tachikoma_cache::{Cache, LoadError, TestClock};
 
 const SCHEDULES: usize = 10_000;
@@ -112,6 +113,45 @@ fn nothing_read_before_a_clear_is_seen_after_it() {
     check_invalidation(async |cache: &Cache| {
         cache.clear().await.unwrap();
     });
+}
+
+/// Two handles on one store know nothing of each other's loads, as two processes on one server do
+/// not: the store's verdict on a load keeps those who joined late from its old value.
+#[test]
+fn nothing_read_before_another_handles_delete_is_seen_after_it() {
+    shuttle::check_random(
+        || {
+            let clock = Arc::new(TestClock::new());
+            let store = MemoryStore::new(MemoryConfig::default(), clock.clone()).unwrap();
+            let handle = || Cache::on(store.clone()).clock(clock.clone()).build().unwrap();
+            let (writer, reader) = (handle(), handle());
+            let (source, invalidated) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+            let readers: Vec<_> = (0..3)
+                .map(|_| {
+                    let (cache, source) = (reader.clone(), Arc::clone(&source));
+                    let invalidated = Arc::clone(&invalidated);
+                    spawn(async move {
+                        for _ in 0..2 {
+                            let at_least = invalidated.load(Ordering::SeqCst);
+                            let source = Arc::clone(&source);
+                            let value = *cache.get_or_load("k", || read(source)).await.unwrap();
+                            assert!(value >= at_least, "{value} after {at_least} was in");
+                        }
+                    })
+                })
+                .collect();
+            block_on(async {
+                yield_now().await;
+                source.store(1, Ordering::SeqCst);
+                writer.delete("k").await.unwrap();
+                invalidated.store(1, Ordering::SeqCst);
+                for reader in readers {
+                    reader.await.unwrap();
+                }
+            });
+        },
+        SCHEDULES,
+    );
 }
 
 #[test]
