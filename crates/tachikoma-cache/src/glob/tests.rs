@@ -199,7 +199,7 @@ const PATTERN: &str = r"[abc*?\[\]\^\\!é{},-]{0,10}";
 const KEY: &str = r"[abc*?\[\]\^\\!é{},-]{0,8}";
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(4096))]
+    #![proptest_config(ProptestConfig::with_cases(2048))]
 
     #[test]
     fn it_agrees_with_the_plain_definition(pattern in PATTERN, key in KEY) {
@@ -236,9 +236,11 @@ proptest! {
             glob.matches(key.as_bytes())
         );
     }
+}
 
+proptest! {
     #[test]
-    fn no_text_makes_it_panic(pattern in "\\PC{0,64}", key: Vec<u8>) {
-        Glob::new(&pattern).unwrap().matches(&key);
+    fn no_text_makes_it_panic(pattern in "\\PC{0,16}", key in "\\PC{0,8}") {
+        Glob::new(&pattern).unwrap().matches(key.as_bytes());
     }
 }

@@ -161,7 +161,7 @@ impl Run {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
     fn with_room_for_all_it_is_a_map_with_times(steps in prop::collection::vec(step(), 0..200)) {
