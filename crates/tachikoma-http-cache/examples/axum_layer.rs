@@ -37,7 +37,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}", listener.local_addr()?);
-    println!("Listening on {url}. Try, twice each:\n");
+    println!("Listening on {url}\nTry each of these twice:\n");
     println!("  curl -i {url}/missions/42                       # a miss, then a hit");
     println!("  curl -i {url}/missions/42 -H 'If-None-Match: \"mission-42\"'   # 304");
     println!("  curl -i {url}/greeting -H 'Accept-Language: ja' # one variant per language");

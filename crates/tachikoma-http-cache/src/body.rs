@@ -81,6 +81,8 @@ impl<B: Body<Data = Bytes>> Body for CacheBody<B> {
             let step = match &frame {
                 Some(Ok(frame)) => match frame.data_ref() {
                     Some(data) => copying.copy(data, inner.is_end_stream()),
+                    // Trailers come last, and some servers do not look for what follows them.
+                    None if frame.is_trailers() => Step::End,
                     None => Step::More,
                 },
                 // Dropped unfinished, the fill tells its waiters.

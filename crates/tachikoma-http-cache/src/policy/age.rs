@@ -24,13 +24,15 @@ pub struct Received {
 
 /// Returns the age a response had when it arrived: `corrected_initial_age` ([RFC 9111 §4.2.3]).
 ///
-/// Without a `Date`, or with one in the future, only `Age` and the time on the wire count.
+/// Without a `Date`, or with one in the future, only `Age` and the time on the wire count. A `Date`
+/// has whole seconds, so only whole seconds since then count.
 ///
 /// [RFC 9111 §4.2.3]: https://www.rfc-editor.org/rfc/rfc9111#section-4.2.3
 pub fn initial_age(received: &Received) -> Duration {
-    let apparent = received.date.map_or(Duration::ZERO, |date| since(date, received.at));
+    let apparent = received.date.map_or(0, |date| since(date, received.at).as_secs());
     let on_the_wire = since(received.requested_at, received.at);
-    apparent.max(received.age.unwrap_or_default().saturating_add(on_the_wire))
+    let stated = received.age.unwrap_or_default().saturating_add(on_the_wire);
+    Duration::from_secs(apparent).max(stated)
 }
 
 /// Returns the age of a response that had `initial` when it arrived at `at` ([RFC 9111 §4.2.3]).
@@ -122,6 +124,17 @@ mod tests {
         check_initial(Some(1_000), Some(30), 2, 32);
         check_initial(None, Some(30), 0, 30);
         check_initial(None, None, 3, 3);
+    }
+
+    #[test]
+    fn the_part_of_a_second_that_a_date_leaves_out_does_not_count() {
+        let millis = |millis| UNIX_EPOCH + Duration::from_millis(millis);
+        for (arrived, expected) in [(9_000, 0), (9_999, 0), (10_000, 1)] {
+            let at_ms = millis(arrived);
+            let received =
+                Received { requested_at: at_ms, at: at_ms, date: Some(at(9)), age: None };
+            assert_eq!(initial_age(&received), Duration::from_secs(expected), "{arrived}");
+        }
     }
 
     #[test]

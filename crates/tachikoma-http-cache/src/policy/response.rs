@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use http::{
     HeaderMap, StatusCode,
-    header::{CONTENT_RANGE, DATE, EXPIRES, SET_COOKIE, TRANSFER_ENCODING},
+    header::{DATE, EXPIRES, SET_COOKIE, TRANSFER_ENCODING},
 };
 
 use super::{
@@ -35,8 +35,6 @@ pub struct ResponseFacts {
     pub vary: Vary,
     /// It has a `Set-Cookie`.
     pub sets_cookie: bool,
-    /// It has a `Content-Range`: it is a part of something.
-    pub has_content_range: bool,
     /// It carries a transfer coding that this cache would have to undo.
     pub has_transfer_encoding: bool,
 }
@@ -53,7 +51,6 @@ impl ResponseFacts {
             validators: Validators::read(headers),
             vary: Vary::read(headers),
             sets_cookie: headers.contains_key(SET_COOKIE) || headers.contains_key("set-cookie2"),
-            has_content_range: headers.contains_key(CONTENT_RANGE),
             // `chunked` is framing, which the server below has already taken off.
             has_transfer_encoding: headers
                 .get_all(TRANSFER_ENCODING)

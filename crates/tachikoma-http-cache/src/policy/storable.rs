@@ -94,7 +94,7 @@ fn status_allows(response: &ResponseFacts) -> Result<(), Refusal> {
             | 431
             | 511
     );
-    if never || response.has_content_range { Err(Refusal::Status) } else { Ok(()) }
+    if never { Err(Refusal::Status) } else { Ok(()) }
 }
 
 /// `no-store`, `private` and `must-understand` (RFC 9111 §5.2.2.3, §5.2.2.5, §5.2.2.7).
