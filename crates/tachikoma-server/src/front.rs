@@ -17,7 +17,7 @@ use crate::access_log::{AccessLog, Line};
 use crate::listener::{Handler, Peer};
 use crate::observed::ObservedBody;
 use crate::problem::{method_not_allowed, problem};
-use crate::proxy::fields::drop_claims;
+use crate::proxy::fields::{drop_claims, is_only_chunked};
 use crate::proxy::{about_this_server, target};
 use crate::traffic::Traffic;
 
@@ -57,6 +57,10 @@ impl Front {
             } else {
                 problem(refusal.status, refusal.detail)
             };
+        }
+        if !is_only_chunked(request.headers()) {
+            let detail = "No transfer coding but chunked is understood here.";
+            return problem(StatusCode::NOT_IMPLEMENTED, detail);
         }
         drop_claims(request.headers_mut());
         let path = request.uri().path();

@@ -27,6 +27,8 @@ pub(super) enum Failure {
     Malformed(legacy::Error),
     /// It switched protocols without being asked.
     Unasked,
+    /// Its body has a transfer coding that was not asked for.
+    Coding,
     /// Its `Connection` names a field that is for everyone.
     NamesEndToEnd,
     /// The client did not send the rest of its body.
@@ -88,6 +90,10 @@ impl Failure {
             Self::Unasked => {
                 (StatusCode::BAD_GATEWAY, "The upstream switched protocols without being asked.")
             }
+            Self::Coding => (
+                StatusCode::BAD_GATEWAY,
+                "The upstream used a transfer coding that it was not asked for.",
+            ),
             Self::NamesEndToEnd => (
                 StatusCode::BAD_GATEWAY,
                 "The upstream's Connection names a field that is not for this connection alone.",
@@ -118,6 +124,7 @@ impl fmt::Display for Failure {
             Self::ConnectTimeout => f.write_str("connecting took too long"),
             Self::HeadTimeout => f.write_str("the head of the response took too long"),
             Self::Unasked => f.write_str("an informational status that nobody asked for"),
+            Self::Coding => f.write_str("a transfer coding that nobody asked for"),
             Self::NamesEndToEnd => f.write_str("Connection names an end-to-end field"),
             Self::ClientStalled => f.write_str("the client stopped sending its body"),
             Self::ClientGone => f.write_str("the client ended its body early"),

@@ -7,10 +7,10 @@
 use std::net::{IpAddr, SocketAddr};
 
 use http::header::{
-    CONNECTION, EXPECT, HOST, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
-    TRANSFER_ENCODING, UPGRADE, VIA,
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
+    TE, TRANSFER_ENCODING, UPGRADE, VIA,
 };
-use http::{HeaderMap, HeaderValue, Version};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
 
 /// The name of this hop in `Via`.
 const PSEUDONYM: &str = "tachikoma";
@@ -105,6 +105,23 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) -> Result<(), NamesEndTo
         headers.remove(name);
     }
     Ok(())
+}
+
+/// Whether the body has no transfer coding but `chunked`, which is undone where it arrives.
+pub(crate) fn is_only_chunked(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => true,
+        (Some(coding), None) => coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"),
+        (Some(_), Some(_)) => false,
+    }
+}
+
+/// Whether a body ends when its connection does (RFC 9112 §6.3), whole or not.
+pub(crate) fn is_unframed<B>(response: &Response<B>) -> bool {
+    let headers = response.headers();
+    let has_body = ![StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&response.status());
+    has_body && !headers.contains_key(CONTENT_LENGTH) && !headers.contains_key(TRANSFER_ENCODING)
 }
 
 /// Forgets what the client says about itself and its host.

@@ -22,6 +22,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tachikoma_cache::Clock;
+use tachikoma_http_cache::EndUnproved;
 use tokio::sync::Notify;
 
 use crate::config;
@@ -89,6 +90,7 @@ impl Proxy {
 
     async fn exchange(&self, request: Request<Body>) -> Result<Response<Body>, Failure> {
         let (mut parts, body) = request.into_parts();
+        let is_head = parts.method == Method::HEAD;
         let mut uri = parts.uri.into_parts();
         uri.scheme = Some(Scheme::HTTP);
         uri.authority = Some(self.upstream.clone());
@@ -106,7 +108,7 @@ impl Proxy {
             }
             (result, _) => result,
         }
-        .and_then(|response| self.answer(response))
+        .and_then(|response| self.answer(response, is_head))
     }
 
     /// Sends the request and waits for the head of the response. The time for it begins anew with
@@ -135,11 +137,21 @@ impl Proxy {
         }
     }
 
-    fn answer(&self, response: Response<Incoming>) -> Result<Response<Body>, Failure> {
+    fn answer(
+        &self,
+        response: Response<Incoming>,
+        is_head: bool,
+    ) -> Result<Response<Body>, Failure> {
         // Nobody asked to switch: `Upgrade` ends at this hop.
         if response.status().is_informational() {
             return Err(Failure::Unasked);
         }
+        // Other codings than `chunked` were not asked for, and their bytes would be taken for the
+        // content once the field that names them is gone.
+        if !fields::is_only_chunked(response.headers()) {
+            return Err(Failure::Coding);
+        }
+        let ends_with_connection = !is_head && fields::is_unframed(&response);
         let received = response.version();
         let mut response = response.map(|body| {
             let limit = self.waits.body_timeout.0;
@@ -147,6 +159,10 @@ impl Proxy {
         });
         fields::strip_hop_by_hop(response.headers_mut()).map_err(|_| Failure::NamesEndToEnd)?;
         fields::add_via(response.headers_mut(), received);
+        if ends_with_connection {
+            // A part looks like the whole then, so nobody may keep it.
+            response.extensions_mut().insert(EndUnproved);
+        }
         Ok(response)
     }
 }

@@ -93,7 +93,7 @@ fn a_purge_removes_what_it_names_and_says_how_much() {
     let tagged = purge(&server, &json!({ "tag": key }));
     assert_eq!((tagged.status, memory(&tagged)), (200, Value::Null), "{tagged:?}");
     assert_eq!(outcome(&get(server.address(), &path)), "load");
-    assert!(server.log().iter().any(|line| line.contains("\"message\":\"purge\"")));
+    server.assert_logged("\"message\":\"purge\"");
 }
 
 #[test]

@@ -158,3 +158,53 @@ fn many_requests_for_one_page_ask_the_upstream_once() {
     }
     assert_eq!(origin.seen().len(), 1);
 }
+
+#[test]
+fn a_body_whose_end_is_not_proved_is_passed_on_and_never_stored() {
+    for version in ["1.0", "1.1"] {
+        let origin = Origin::start(move |_, stream| {
+            let answer = format!("HTTP/{version} 200 OK\r\nCache-Control: max-age=60\r\n\r\npart?");
+            let _ = std::io::Write::write_all(stream, answer.as_bytes());
+            let _ = stream.shutdown(std::net::Shutdown::Both);
+        });
+        let server = Tachikoma::serve(&["--upstream", &origin.url()]);
+        for _ in 0..2 {
+            let answer = get(server.address(), "/");
+            assert_eq!((answer.status, answer.text().as_str()), (200, "part?"), "{version}");
+            assert!(!cache_status(&answer).contains("stored"), "{answer:?}");
+        }
+        assert_eq!(origin.seen().len(), 2, "{version}");
+    }
+}
+
+#[test]
+fn a_body_in_chunks_is_stored_when_its_last_one_came() {
+    let origin = Origin::answering(|_| {
+        b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nTransfer-Encoding: chunked\r\n\r\n\
+          5\r\nwhole\r\n0\r\n\r\n"
+            .to_vec()
+    });
+    let server = Tachikoma::serve(&["--upstream", &origin.url()]);
+    for expected in ["fwd=uri-miss", "hit"] {
+        let answer = get(server.address(), "/");
+        assert_eq!((answer.text().as_str(), answer.complete), ("whole", true));
+        assert_says(&answer, expected);
+    }
+}
+
+#[test]
+fn what_broke_off_is_not_stored_and_the_next_request_gets_the_whole() {
+    let times = std::sync::atomic::AtomicUsize::new(0);
+    let origin = Origin::start(move |_, stream| {
+        let head = "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 5\r\n\r\n";
+        let first = times.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 0;
+        let answer = format!("{head}{}", if first { "who" } else { "whole" });
+        let _ = std::io::Write::write_all(stream, answer.as_bytes());
+        let _ = stream.shutdown(std::net::Shutdown::Both);
+    });
+    let server = Tachikoma::serve(&["--upstream", &origin.url()]);
+    assert!(!get(server.address(), "/").complete);
+    let whole = get(server.address(), "/");
+    assert_eq!((whole.text().as_str(), whole.complete), ("whole", true));
+    assert_says(&get(server.address(), "/"), "hit");
+}

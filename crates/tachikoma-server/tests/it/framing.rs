@@ -88,6 +88,14 @@ fn a_request_that_two_servers_could_read_differently_is_refused() {
 }
 
 #[test]
+fn a_transfer_coding_that_is_not_understood_is_501() {
+    let (origin, server) = pair();
+    let coded =
+        "POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n";
+    check(&origin, &server, coded, 501, 0);
+}
+
+#[test]
 fn a_head_that_is_too_large_is_431() {
     let (origin, server) = pair();
     let long = format!("GET / HTTP/1.1\r\nHost: a.test\r\nX: {}\r\n\r\n", "x".repeat(40_000));

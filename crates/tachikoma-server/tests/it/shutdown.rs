@@ -63,7 +63,7 @@ fn what_is_not_done_when_the_drain_time_is_over_is_cut_off() {
     let took = watch.elapsed();
     assert!((300..4000).contains(&took.as_millis()), "{took:?}");
     assert!(open.read().is_none_or(|answer| !answer.complete));
-    assert!(server.log().iter().any(|line| line.contains("cut off")));
+    server.assert_logged("cut off");
 }
 
 #[test]
@@ -72,10 +72,7 @@ fn the_second_signal_ends_at_once() {
     let mut server = Tachikoma::serve(&["--upstream", &origin.url()]);
     let _open = in_flight(&origin, &server);
     server.signal(Signal::TERM);
-    let noticed = wait_until(Duration::from_secs(5), || {
-        server.log().iter().any(|line| line.contains("stopping"))
-    });
-    assert!(noticed, "{:?}", server.log());
+    server.assert_logged("stopping");
     server.signal(Signal::TERM);
     assert_eq!(server.wait(), Some(143));
 }

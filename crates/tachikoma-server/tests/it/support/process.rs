@@ -112,6 +112,13 @@ impl Tachikoma {
         self.err.lock().unwrap().clone()
     }
 
+    /// Waits until a line of standard error holds `part`: it may come after the answer.
+    #[track_caller]
+    pub(crate) fn assert_logged(&self, part: &str) {
+        let logged = || self.log().iter().any(|line| line.contains(part));
+        assert!(wait_until(LIMIT, logged), "no {part:?} in {:#?}", self.log());
+    }
+
     /// The next line of standard output.
     pub(crate) fn line(&self) -> String {
         self.out.as_ref().unwrap().recv_timeout(LIMIT).expect("a line in time")
