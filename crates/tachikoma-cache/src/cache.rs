@@ -171,7 +171,8 @@ impl Cache {
     }
 
     /// Stores a value: `cache.set(key, value, ttl).await`, maybe with tags ([`Set`]). It replaces
-    /// value, time to live and tags of the key; a load of the key that is under way will not.
+    /// value, time to live and tags of the key; a load of the key that is under way will not. A
+    /// value that cannot be stored still takes the older one away.
     ///
     /// # Errors
     ///

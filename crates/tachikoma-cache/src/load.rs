@@ -246,6 +246,7 @@ async fn lead(mut seat: Seat, job: Job) {
     let keys = [key];
     let lookup = Deadline::after(budget);
     let cx = Cx { now: shared.clock.now(), deadline: lookup };
+    seat.crew.start();
     // Without a store there is nobody to tell late joiners apart: all share the value.
     let mut right = Right::Nothing;
     if job.ttl.is_some() {
@@ -255,11 +256,13 @@ async fn lead(mut seat: Seat, job: Job) {
             seat.lease = Some(lease);
         }
         if let Some(loaded) = found {
-            return seat.crew.publish_to_all(Ok(loaded));
+            // For those who came before it was asked for; the others ask for themselves.
+            seat.leave();
+            seat.crew.publish(Ok(loaded));
+            return seat.crew.refuse();
         }
     }
     let left = lookup.remaining();
-    seat.crew.start();
     let object = match call(&shared, loader).await {
         Ok(object) => object,
         Err(failure) => return seat.fail(failure),
@@ -268,6 +271,9 @@ async fn lead(mut seat: Seat, job: Job) {
     if !local {
         seat.crew.publish(Ok(loaded.clone()));
     }
+    // The verdict is good for those who came before the store gave it, not for those who come after
+    // the value is in: it may be removed again by then.
+    seat.leave();
     let stands = match (right, ttl) {
         (Right::Lease(lease), Some(ttl)) => {
             let now = shared.clock.now();
@@ -303,7 +309,6 @@ async fn lead(mut seat: Seat, job: Job) {
     if stands {
         seat.crew.publish_to_all(Ok(loaded));
     } else {
-        seat.leave();
         seat.crew.publish(Ok(loaded));
         seat.crew.refuse();
     }

@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use super::Cache;
 use crate::codec::{Cacheable, TypeOps};
 use crate::entry::Object;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::expiry::Ttl;
 use crate::invalidation::{Group, Marks};
 use crate::load;
@@ -101,7 +101,15 @@ impl Cache {
             }
         };
         let entry = shared.counted(load::entry(shared, ttl, ops, object, marks, cx.now))?;
-        let written = shared.counted(shared.store.write(&key, entry, when, &cx).await)?;
+        let written = shared.store.write(&key, entry, when, &cx).await;
+        if matches!(when, When::Always)
+            && let Err(error) = &written
+            && matches!(error.kind(), ErrorKind::TooLarge | ErrorKind::Unencodable)
+        {
+            // The value that is there is an older one, and nobody wants that any more.
+            self.remove_keys(&[key.clone()]).await?;
+        }
+        let written = shared.counted(written)?;
         if written == Written::Stored && !matches!(when, When::Leased(_)) {
             shared.flights.detach(&key);
         }

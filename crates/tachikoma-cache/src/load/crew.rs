@@ -1,8 +1,8 @@
 //! What the members of one flight share.
 //!
-//! Who joined before the loader ran may have its value as soon as there is one. Who joined later
-//! asked maybe after an invalidation that the loader did not see; whether one came in between only
-//! the store can tell, so they wait for its verdict on the value.
+//! Who joined before the load began to read may have its value as soon as there is one. Who joined
+//! later asked maybe after an invalidation that the load did not see; whether one came in between
+//! only the store can tell, so they wait for its verdict on the value.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,7 +26,7 @@ impl Crew {
         })
     }
 
-    /// The loader runs from now on.
+    /// The load reads from now on, the store first and then the source.
     pub(super) fn start(&self) {
         self.running.store(true, Ordering::SeqCst);
     }
@@ -36,7 +36,7 @@ impl Crew {
         self.running.load(Ordering::SeqCst)
     }
 
-    /// Gives the outcome to those who joined before the loader ran.
+    /// Gives the outcome to those who joined before the load began to read.
     pub(super) fn publish(&self, outcome: Outcome) {
         self.loaded.publish(outcome);
     }

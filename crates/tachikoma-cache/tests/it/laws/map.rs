@@ -53,6 +53,23 @@ laws! {
         assert_eq!(error.kind(), ErrorKind::InvalidKey);
     }
 
+    async fn a_value_that_cannot_be_stored_takes_the_older_one_away(b) {
+        /// Neither JSON nor the weigher can walk through it.
+        #[derive(Deserialize)]
+        struct Broken;
+        impl Serialize for Broken {
+            fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+                Err(serde::ser::Error::custom("as the test wants"))
+            }
+        }
+        b.cache.set("k", 1_u8, MINUTE).await.unwrap();
+        b.cache.set("other", 1_u8, MINUTE).await.unwrap();
+        let error = b.cache.set("k", Broken, MINUTE).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unencodable);
+        assert!(!b.cache.exists("k").await.unwrap());
+        assert!(b.cache.exists("other").await.unwrap());
+    }
+
     // 15 and 16
     async fn delete_says_whether_there_was_a_value(b) {
         assert!(!b.cache.delete("k").await.unwrap());
