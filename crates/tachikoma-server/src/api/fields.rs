@@ -194,7 +194,7 @@ impl Fields {
     /// Takes a version, which may be left out.
     pub(crate) fn version_or_none(&mut self, name: &'static str) -> Option<u32> {
         let given = self.take(name)?;
-        let version = given.as_u64().and_then(|n| u32::try_from(n).ok()).filter(|n| *n >= 1);
+        let version = whole_number(&given).filter(|n| *n >= 1);
         if version.is_none() {
             let allowed = format!("a whole number from 1 to {}, or left out", u32::MAX);
             self.errors.push(FieldError::new(at(name), shown(&given), allowed));
@@ -233,6 +233,17 @@ impl Fields {
         let index = self.given.iter().position(|(given, _)| given == name)?;
         Some(self.given.remove(index).1)
     }
+}
+
+/// A whole number, also one that is written with a fraction of zero: to JSON Schema (2020-12 §4.2.3
+/// of the core) and to many clients `2.0` is the integer 2.
+fn whole_number(value: &Value) -> Option<u32> {
+    if let Some(number) = value.as_u64() {
+        return u32::try_from(number).ok();
+    }
+    let number = value.as_f64().filter(|number| number.fract() == 0.0)?;
+    // By way of its digits: a cast would round or saturate without a word.
+    format!("{number:.0}").parse().ok()
 }
 
 fn at(name: &str) -> String {
@@ -290,7 +301,13 @@ mod tests {
     fn every_wrong_field_is_named_with_its_value() {
         let good = r#""title": "t", "password": "12345678""#;
         check(&format!("{{{good}}}"), &[]);
-        check(&format!(r#"{{{good}, "version": 1}}"#), &[]);
+        for version in ["1", "1.0", "171e0", "4294967295", "4294967295.0"] {
+            check(&format!(r#"{{{good}, "version": {version}}}"#), &[]);
+        }
+        check(
+            &format!(r#"{{{good}, "version": 4294967296.0}}"#),
+            &[("body.version", Some("4294967296.0"))],
+        );
         for wrong in ["0", "-1", "1.5", "4294967296", "true", "null"] {
             let json = format!(r#"{{{good}, "version": {wrong}}}"#);
             check(&json, &[("body.version", Some(wrong))]);

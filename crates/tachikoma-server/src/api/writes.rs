@@ -4,6 +4,7 @@
 //! cache, and in this process no read that begins afterwards sees the old row. In another process
 //! on the same Redis a read may still join a load that was under way there and share its result,
 //! which is not kept.
+//!
 //! If the cache cannot be told within 500 ms the answer is 202 with
 //! `Cache-Invalidation: pending` and the same body: the row is written, the cache keeps trying,
 //! and until it gets through a read may show the old row.
