@@ -1,14 +1,11 @@
 //! Two processes' views of one database file and one real Redis: what one writes the other sees,
 //! and Redis killed or stopped harms nobody.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use http::header;
 use serde_json::{Value, json};
-use tachikoma_cache::{
-    Cache, SystemClock,
-    store::redis::{RedisConfig, RedisStore},
-};
+use tachikoma_cache::Cache;
 use tachikoma_testkit::{RedisServer, Resp, Stopwatch};
 
 use crate::support::{Api, File, Reply};
@@ -24,10 +21,7 @@ const RECOVERY: Duration = Duration::from_secs(2);
 
 /// A process: its own connection to the shared Redis.
 async fn process(file: &File, redis: &RedisServer) -> Api {
-    let (config, _) = RedisConfig::from_url(&redis.url()).unwrap();
-    let clock = Arc::new(SystemClock::new());
-    let store = RedisStore::connect(config, clock.clone()).await.unwrap();
-    let cache = Cache::on(Arc::new(store)).clock(clock).namespace("api").build().unwrap();
+    let cache = Cache::connect(&redis.url_with("api")).await.unwrap();
     Api::open(file, cache).await
 }
 
