@@ -57,8 +57,11 @@ impl Session {
         } else {
             self.heading("test binaries");
             let targets = ["--lib", "--bins", "--tests", "--examples"];
-            let arguments = ["test", "--workspace", "--no-fail-fast"].into_iter().chain(targets);
-            self.cargo(&arguments.collect::<Vec<_>>())
+            let select = ["test", "--workspace", "--no-fail-fast"];
+            // One at a time: many tests measure real time, and a neighbour that keeps the machine
+            // busy makes them miss it. Nextest knows which ones, in `.config/nextest.toml`.
+            let alone = ["--", "--test-threads", "1"];
+            self.cargo(&[&select[..], &targets, &alone].concat())
         }
     }
 
