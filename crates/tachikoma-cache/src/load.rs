@@ -14,7 +14,7 @@ mod tests;
 mod wave;
 
 use std::any::Any;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,14 +27,14 @@ use crate::cache::Shared;
 use crate::clock::{Deadline, Stopwatch};
 use crate::codec::TypeOps;
 use crate::entry::{Entry, Meta, Object};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::expiry::{Ttl, expiry};
 use crate::glob::Glob;
 use crate::invalidation::{Group, Marks};
 use crate::key::{Key, MAX_KEY_BYTES, Namespace, Shown};
 use crate::runtime::{Mutex, lock, spawn};
 use crate::store::{Begun, Cx, Guarantee, Lease, Peek, When, Written};
-use crew::Crew;
+use crew::{Crew, Joining, Verdict};
 use flight::{FlightId, FlightTable, Joined, Kind};
 use reentrancy::Chain;
 
@@ -142,7 +142,8 @@ impl Flights {
 pub(crate) enum Ran {
     /// An outcome, and whether this caller waited for another one's loader.
     Done(Outcome, bool),
-    /// The load that it waited for was overtaken by an invalidation: ask again.
+    /// The load that it waited for was overtaken by an invalidation: ask again, or without a TTL
+    /// (the store does not answer) load again.
     Again(Job),
 }
 
@@ -177,12 +178,15 @@ pub(crate) async fn run(shared: &Arc<Shared>, job: Job) -> Ran {
             (crew, None)
         }
     };
-    let late = follower.is_some() && crew.is_running();
-    let outcome = pin!(crew.outcome(late));
+    let joining = if follower.is_some() { crew.joining() } else { Joining::BeforeReading };
+    let outcome = pin!(crew.outcome(joining));
     match select(outcome, shared.clock.sleep(limit)).await {
-        Either::Left((Some(outcome), _)) => Ran::Done(outcome, follower.is_some()),
-        Either::Left((None, _)) => match follower {
-            Some(job) => Ran::Again(job),
+        Either::Left((Verdict::Good(outcome), _)) => Ran::Done(outcome, follower.is_some()),
+        Either::Left((verdict, _)) => match follower {
+            Some(job) => match verdict {
+                Verdict::StoreAway => Ran::Again(Job { ttl: None, ..job }),
+                _ => Ran::Again(job),
+            },
             None => Ran::Done(Err(Failure::Aborted), false),
         },
         Either::Right(_) => Ran::Done(Err(Failure::TimedOut), follower.is_some()),
@@ -246,7 +250,7 @@ async fn lead(mut seat: Seat, job: Job) {
     let keys = [key];
     let lookup = Deadline::after(budget);
     let cx = Cx { now: shared.clock.now(), deadline: lookup };
-    seat.crew.start();
+    seat.crew.start_reading();
     // Without a store there is nobody to tell late joiners apart: all share the value.
     let mut right = Right::Nothing;
     if job.ttl.is_some() {
@@ -259,7 +263,7 @@ async fn lead(mut seat: Seat, job: Job) {
             // For those who came before it was asked for; the others ask for themselves.
             seat.leave();
             seat.crew.publish(Ok(loaded));
-            return seat.crew.refuse();
+            return seat.crew.judge(Verdict::AskAgain);
         }
     }
     let left = lookup.remaining();
@@ -268,49 +272,74 @@ async fn lead(mut seat: Seat, job: Job) {
         Err(failure) => return seat.fail(failure),
     };
     let loaded = Loaded::by_loader(Arc::clone(&object));
-    if !local {
-        seat.crew.publish(Ok(loaded.clone()));
-    }
-    // The verdict is good for those who came before the store gave it, not for those who come after
-    // the value is in: it may be removed again by then.
-    seat.leave();
-    let stands = match (right, ttl) {
+    let verdict = match (right, ttl) {
         (Right::Lease(lease), Some(ttl)) => {
-            let now = shared.clock.now();
             let marks = Marks::new(&tags, lease.groups);
-            let cx = Cx { now, deadline: Deadline::after(left) };
-            match entry(&shared, ttl, ops, object, marks, now) {
-                Ok(entry) => {
-                    match shared.store.write(&keys[0], entry, When::Leased(&lease), &cx).await {
-                        Ok(Written::Stored) => {
-                            seat.lease = None;
-                            true
-                        }
-                        Ok(Written::Refused) => {
-                            shared.counters.refused_fills.add_one();
-                            false
-                        }
-                        Err(error) => {
-                            shared.note("store", &keys[0], &error);
-                            // A value that no store can hold is not one that was overtaken.
-                            !error.kind().is_transient()
-                        }
-                    }
-                }
+            match entry(&shared, ttl, ops, object, marks, shared.clock.now()) {
+                Ok(entry) => store(&mut seat, &keys[0], entry, lease, left, &loaded, local).await,
                 Err(error) => {
                     shared.note("store", &keys[0], &error);
-                    true
+                    Verdict::Good(Ok(loaded.clone()))
                 }
             }
         }
-        (Right::Taken, _) => false,
-        (Right::Lease(_) | Right::Nothing, _) => true,
+        (Right::Taken, _) => Verdict::AskAgain,
+        (Right::Lease(_) | Right::Nothing, _) => Verdict::Good(Ok(loaded.clone())),
     };
-    if stands {
-        seat.crew.publish_to_all(Ok(loaded));
-    } else {
-        seat.crew.publish(Ok(loaded));
-        seat.crew.refuse();
+    seat.leave();
+    seat.crew.publish(Ok(loaded));
+    seat.crew.judge(verdict);
+}
+
+/// Stores a loaded value and gives it out; what those who joined late get of it.
+async fn store(
+    seat: &mut Seat,
+    key: &Key<'_>,
+    entry: Entry,
+    lease: Lease,
+    left: Duration,
+    loaded: &Loaded,
+    local: bool,
+) -> Verdict {
+    let shared = Arc::clone(&seat.shared);
+    let tagged = !entry.meta().marks.is_empty();
+    if !local {
+        // Now, so that the write below is on its way at once. Its error, and the panic of a type's
+        // own code, come again there.
+        let _ = catch_unwind(AssertUnwindSafe(|| entry.bytes().is_ok()));
+    }
+    seat.crew.start_storing();
+    let cx = Cx { now: shared.clock.now(), deadline: Deadline::after(left) };
+    let write = async { shared.store.write(key, entry, When::Leased(&lease), &cx).await };
+    let mut write = pin!(AssertUnwindSafe(write).catch_unwind());
+    // On its way before the value is given out: whoever asks after that finds it. The answer of the
+    // store is not waited for.
+    let at_once = write.as_mut().now_or_never();
+    seat.crew.publish(Ok(loaded.clone()));
+    let written = match at_once {
+        Some(written) => written,
+        None => write.await,
+    };
+    match written.unwrap_or_else(|_panic| Err(ErrorKind::Unencodable.into())) {
+        Ok(Written::Stored) => {
+            seat.lease = None;
+            // A lease tells nothing of the tags: whether they were invalidated meanwhile is asked
+            // with the next lookup.
+            if tagged { Verdict::AskAgain } else { Verdict::Good(Ok(loaded.clone())) }
+        }
+        Ok(Written::Refused) => {
+            shared.counters.refused_fills.add_one();
+            Verdict::AskAgain
+        }
+        Err(error) => {
+            shared.note("store", key, &error);
+            if error.kind().is_transient() {
+                Verdict::StoreAway
+            } else {
+                // A value that no store can hold is not one that was overtaken.
+                Verdict::Good(Ok(loaded.clone()))
+            }
+        }
     }
 }
 

@@ -186,7 +186,9 @@ async fn look_up_or_load<T: Cacheable, E: Send + Sync + 'static>(
             Ran::Done(outcome, followed) => return typed(outcome, followed),
             Ran::Again(again) => job = again,
         }
-        if !local && let Some(hit) = found_meanwhile(&shared, &job.namespace, &job.name).await {
+        if job.ttl.is_some()
+            && let Some(hit) = found_meanwhile(&shared, &job.namespace, &job.name).await
+        {
             return Ok(hit);
         }
     }
@@ -194,8 +196,8 @@ async fn look_up_or_load<T: Cacheable, E: Send + Sync + 'static>(
     typed(load::run_alone(&shared, job).await, false)
 }
 
-/// The value, if another process stored it while this caller waited in vain. Not counted again: the
-/// lookup was a miss.
+/// The value, if it was stored while this caller waited in vain. Not counted again: its lookup was a
+/// miss.
 async fn found_meanwhile<T: Cacheable>(
     shared: &Arc<Shared>,
     namespace: &Namespace,

@@ -107,7 +107,7 @@ impl Cache {
             && matches!(error.kind(), ErrorKind::TooLarge | ErrorKind::Unencodable)
         {
             // The value that is there is an older one, and nobody wants that any more.
-            self.remove_keys(&[key.clone()]).await?;
+            self.remove_keys(std::slice::from_ref(&key)).await?;
         }
         let written = shared.counted(written)?;
         if written == Written::Stored && !matches!(when, When::Leased(_)) {

@@ -144,16 +144,18 @@ fn a_cache_that_is_dropped_drops_its_values() {
 }
 
 #[test]
-fn a_value_larger_than_the_cache_is_an_error_and_changes_nothing() {
+fn a_value_larger_than_the_cache_is_an_error_and_leaves_no_older_one() {
     let cache = Cache::memory().max_bytes(10_000).build().unwrap();
     now(async {
         cache.set("a", "old".to_owned(), Ttl::Never).await.unwrap();
+        cache.set("other", "stays".to_owned(), Ttl::Never).await.unwrap();
         for key in ["a", "b"] {
             let error = cache.set(key, "x".repeat(10_000), Ttl::Never).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::TooLarge);
             assert!(error.to_string().contains("10000"), "{error}");
         }
-        assert_eq!(*cache.get::<String>("a").await.unwrap().unwrap(), "old");
+        assert_eq!(*cache.get::<String>("other").await.unwrap().unwrap(), "stays");
+        assert!(!cache.exists("a").await.unwrap());
         assert!(!cache.exists("b").await.unwrap());
     });
 }

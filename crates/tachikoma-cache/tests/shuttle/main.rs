@@ -117,10 +117,9 @@ fn nothing_read_before_a_clear_is_seen_after_it() {
 
 /// Two handles on one store know nothing of each other's loads, as two processes on one server do
 /// not: the store's verdict on a load keeps those who joined late from its old value.
-#[test]
-fn nothing_read_before_another_handles_delete_is_seen_after_it() {
+fn check_two_handles(invalidate: impl AsyncFn(&Cache) + Copy + Send + Sync + 'static) {
     shuttle::check_random(
-        || {
+        move || {
             let clock = Arc::new(TestClock::new());
             let store = MemoryStore::new(MemoryConfig::default(), clock.clone()).unwrap();
             let handle = || Cache::on(store.clone()).clock(clock.clone()).build().unwrap();
@@ -134,7 +133,8 @@ fn nothing_read_before_another_handles_delete_is_seen_after_it() {
                         for _ in 0..2 {
                             let at_least = invalidated.load(Ordering::SeqCst);
                             let source = Arc::clone(&source);
-                            let value = *cache.get_or_load("k", || read(source)).await.unwrap();
+                            let load = cache.get_or_load("k", || read(source)).tags(["t"]);
+                            let value = *load.await.unwrap();
                             assert!(value >= at_least, "{value} after {at_least} was in");
                         }
                     })
@@ -143,7 +143,7 @@ fn nothing_read_before_another_handles_delete_is_seen_after_it() {
             block_on(async {
                 yield_now().await;
                 source.store(1, Ordering::SeqCst);
-                writer.delete("k").await.unwrap();
+                invalidate(&writer).await;
                 invalidated.store(1, Ordering::SeqCst);
                 for reader in readers {
                     reader.await.unwrap();
@@ -152,6 +152,18 @@ fn nothing_read_before_another_handles_delete_is_seen_after_it() {
         },
         SCHEDULES,
     );
+}
+
+#[test]
+fn nothing_read_before_another_handles_delete_is_seen_after_it() {
+    check_two_handles(async |cache: &Cache| {
+        cache.delete("k").await.unwrap();
+    });
+}
+
+#[test]
+fn nothing_read_before_another_handles_tag_is_seen_after_it() {
+    check_two_handles(async |cache: &Cache| cache.invalidate_tag("t").await.unwrap());
 }
 
 #[test]

@@ -142,6 +142,23 @@ laws! {
         assert_eq!(next, 2);
     }
 
+    async fn a_value_whose_serializer_panics_is_returned_and_not_stored(b) {
+        /// A type whose own code fails in the worst way.
+        #[derive(serde::Deserialize)]
+        struct Broken;
+        impl serde::Serialize for Broken {
+            fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+                panic!("as the test wants")
+            }
+        }
+        for _ in 0..2 {
+            let hit = b.cache.get_or_load("k", || async { Ok::<_, ()>(Broken) }).await.unwrap();
+            assert_eq!(hit.source(), Source::Loaded);
+        }
+        assert!(!b.cache.exists("k").await.unwrap());
+        assert_eq!(b.cache.get_or_load("k", || async { Ok::<_, ()>(1_u8) }).await.unwrap(), 1);
+    }
+
     async fn a_loader_that_never_returns_ends_at_the_load_timeout(b) {
         let cache = b.cache.clone();
         let task = tokio::spawn(async move {
