@@ -36,7 +36,7 @@ async fn each_version_has_exactly_one_winner_in_two_processes() {
 }
 
 /// One writer, eight readers: a read that begins after an answer shows at least that version.
-async fn no_reader_sees_an_old_version(writer: Api, readers: Vec<Api>, updates: u64) {
+pub(crate) async fn no_reader_sees_an_old_version(writer: Api, readers: Vec<Api>, updates: u64) {
     let path = writer.mission("watched").await;
     let (answered, done) = (Arc::new(AtomicU64::new(1)), Arc::new(AtomicBool::new(false)));
     let tasks: Vec<_> = readers

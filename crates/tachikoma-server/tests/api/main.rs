@@ -5,6 +5,7 @@
 
 mod caching;
 mod concurrency;
+mod late_joiners;
 mod missions;
 mod openapi;
 mod problems;

@@ -8,7 +8,10 @@ use serde_json::{Value, json};
 use tachikoma_cache::Cache;
 use tachikoma_testkit::{RedisServer, Resp, Stopwatch};
 
-use crate::support::{Api, File, Reply};
+use crate::{
+    concurrency::no_reader_sees_an_old_version,
+    support::{Api, File, Reply},
+};
 
 /// What a read may take while Redis is away: the loader's time and 300 ms (the bound).
 const READ: Duration = Duration::from_millis(300);
@@ -66,6 +69,14 @@ async fn what_one_process_writes_the_other_sees_at_once() {
     for read in [&path, &spec, &specs] {
         one.get(read).await.problem(404);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_reader_in_any_process_sees_an_old_version() {
+    let (file, redis) = (File::new(), RedisServer::start());
+    let (one, other) = (process(&file, &redis).await, process(&file, &redis).await);
+    let readers = (0..8).map(|n| if n % 2 == 0 { one.clone() } else { other.clone() });
+    no_reader_sees_an_old_version(one.clone(), readers.collect(), 100).await;
 }
 
 /// Everything that Redis holds, keys and values.
