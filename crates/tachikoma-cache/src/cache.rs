@@ -272,9 +272,11 @@ impl Cache {
         &self.shared().clock
     }
 
-    #[cfg(test)]
-    pub(crate) fn loads_under_way(&self) -> usize {
-        self.shared().flights.len()
+    /// For this project's own tests: how many loads and lookups have not ended.
+    #[cfg(any(test, feature = "__shuttle"))]
+    #[doc(hidden)]
+    pub fn loads_under_way(&self) -> usize {
+        self.shared().flights.len() + self.shared().lookups.len()
     }
 
     fn shared(&self) -> &Arc<Shared> {

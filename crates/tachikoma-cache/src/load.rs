@@ -132,7 +132,7 @@ impl Flights {
         self.0.iter().flat_map(|shard| lock(shard).detach_where(namespace, &select)).collect()
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "__shuttle"))]
     pub(crate) fn len(&self) -> usize {
         self.0.iter().map(|shard| lock(shard).len()).sum()
     }
@@ -172,6 +172,7 @@ pub(crate) async fn run(shared: &Arc<Shared>, job: Job) -> Ran {
                 id,
                 crew: Arc::clone(&crew),
                 lease: None,
+                left: false,
             };
             // Dropped unpolled where there is no runtime: the seat's drop then ends the flight.
             spawn(Arc::new(me), lead(seat, job));
@@ -212,18 +213,23 @@ struct Seat {
     id: FlightId,
     crew: Arc<Crew>,
     lease: Option<Lease>,
+    /// Whether it has left the table.
+    left: bool,
 }
 
 impl Seat {
     /// Leaves the table: who asks from now on loads anew.
-    fn leave(&self) {
-        if let Ok(key) = Key::new(&self.namespace, self.name.as_str()) {
+    fn leave(&mut self) {
+        if !self.left
+            && let Ok(key) = Key::new(&self.namespace, self.name.as_str())
+        {
             lock(self.shared.flights.shard(&key)).finish(&key, self.id);
+            self.left = true;
         }
     }
 
     /// Leaves before the error is given out, or the next caller would get it too.
-    fn fail(&self, failure: Failure) {
+    fn fail(&mut self, failure: Failure) {
         self.leave();
         self.crew.publish_to_all(Err(failure));
     }

@@ -116,7 +116,7 @@ impl<W: Clone> FlightTable<W> {
     }
 
     /// How many loads are under way.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "__shuttle"))]
     pub(crate) fn len(&self) -> usize {
         self.flights.len()
     }

@@ -58,6 +58,11 @@ impl Lookups {
         &self.0[(key.hash() >> 56) as usize % SHARDS]
     }
 
+    #[cfg(any(test, feature = "__shuttle"))]
+    pub(crate) fn len(&self) -> usize {
+        self.0.iter().map(|shard| lock(shard).len()).sum()
+    }
+
     /// Those who will get the answer to the next question; `true` if the caller must have it asked.
     fn join(&self, key: &Key<'_>) -> (Arc<Wave<Answer>>, bool) {
         let mut slots = lock(self.shard(key));
@@ -97,6 +102,7 @@ pub(crate) async fn look_up(shared: &Arc<Shared>, key: &Key<'_>) -> Answer {
             namespace: key.namespace().clone(),
             name: key.name().to_owned(),
             asking: None,
+            done: false,
         };
         spawn(Arc::new(()), asker.run());
     }
@@ -115,6 +121,8 @@ struct Asker {
     namespace: Namespace,
     name: String,
     asking: Option<Arc<Wave<Answer>>>,
+    /// Whether nobody waits any more.
+    done: bool,
 }
 
 impl Asker {
@@ -134,6 +142,7 @@ impl Asker {
                 return self.give_up(&answer);
             }
         }
+        self.done = true;
     }
 }
 
@@ -148,12 +157,16 @@ impl Asker {
                 wave.publish(answer.clone());
             }
         }
+        self.done = true;
     }
 }
 
 impl Drop for Asker {
     fn drop(&mut self) {
-        // Only if its task was thrown away is there anybody left.
+        if self.done {
+            return;
+        }
+        // Its task was thrown away, so somebody may be left.
         self.give_up(&Answer { found: Err(ErrorKind::Unavailable), took: Duration::ZERO });
     }
 }

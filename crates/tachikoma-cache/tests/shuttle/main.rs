@@ -17,6 +17,13 @@ fn cache() -> Cache {
     Cache::memory().clock(Arc::new(TestClock::new())).build().unwrap()
 }
 
+/// Waits until the tasks of all loads have ended: shuttle drops no task that holds a lock.
+async fn rest(cache: &Cache) {
+    while cache.loads_under_way() > 0 {
+        yield_now().await;
+    }
+}
+
 /// Reads the source: takes what is there at one moment between two others.
 async fn read(source: Arc<AtomicU32>) -> Result<u32, ()> {
     yield_now().await;
@@ -48,6 +55,7 @@ fn callers_of_one_key_share_one_load() {
                 for caller in callers {
                     assert_eq!(caller.await.unwrap(), 7);
                 }
+                rest(&cache).await;
             });
             assert_eq!(loads.load(Ordering::SeqCst), 1);
         },
@@ -88,6 +96,7 @@ fn check_invalidation(invalidate: impl AsyncFn(&Cache) + Copy + Send + Sync + 's
                 for reader in readers {
                     reader.await.unwrap();
                 }
+                rest(&cache).await;
                 let left = cache.get::<u32>("k").await.unwrap();
                 assert!(left.is_none_or(|value| value == 2), "an old value stayed");
             });
@@ -145,9 +154,10 @@ fn check_two_handles(invalidate: impl AsyncFn(&Cache) + Copy + Send + Sync + 'st
                 source.store(1, Ordering::SeqCst);
                 invalidate(&writer).await;
                 invalidated.store(1, Ordering::SeqCst);
-                for reader in readers {
-                    reader.await.unwrap();
+                for task in readers {
+                    task.await.unwrap();
                 }
+                rest(&reader).await;
             });
         },
         SCHEDULES,
@@ -192,10 +202,7 @@ fn a_caller_that_leaves_at_any_point_leaves_nobody_waiting() {
                 leaving.iter().for_each(shuttle::future::JoinHandle::abort);
                 let value: Result<u32, LoadError<()>> = staying.await.unwrap();
                 assert_eq!(value.unwrap(), 1);
-                // The load's task ends after its answer; shuttle drops no task that holds a lock.
-                for _ in 0..100 {
-                    yield_now().await;
-                }
+                rest(&cache).await;
             });
         },
         SCHEDULES,
