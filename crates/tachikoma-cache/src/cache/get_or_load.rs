@@ -196,8 +196,8 @@ async fn look_up_or_load<T: Cacheable, E: Send + Sync + 'static>(
     typed(load::run_alone(&shared, job).await, false)
 }
 
-/// The value, if it was stored while this caller waited in vain. Not counted again: its lookup was a
-/// miss.
+/// The value, if it was stored while this caller waited in vain. Not counted again: its lookup was
+/// a miss.
 async fn found_meanwhile<T: Cacheable>(
     shared: &Arc<Shared>,
     namespace: &Namespace,
