@@ -67,6 +67,7 @@ impl Session {
         let findings = match run_process(command, CARGO_LIMIT, |_| ()) {
             Ok(ended) if ended.success => Vec::new(),
             Ok(mut ended) => {
+                ended.lines.retain(|line| !is_progress(line));
                 ended.lines.push(format!("{command:?} failed"));
                 ended.lines
             }
@@ -120,6 +121,13 @@ impl Session {
         }
         self.failed.is_empty()
     }
+}
+
+/// Cargo's own lines about what it is doing, which say nothing of what is wrong.
+fn is_progress(line: &str) -> bool {
+    let words =
+        ["Compiling ", "Checking ", "Downloading ", "Downloaded ", "Blocking ", "Updating "];
+    words.iter().any(|word| line.trim_start().starts_with(word))
 }
 
 /// A file of the project with its text.
