@@ -1,9 +1,7 @@
 //! Decides how a write is answered: the row is committed, then the cache is told, then the client.
 //!
-//! 200, 201 and 204 mean that the invalidation is in: nothing read before it is served from the
-//! cache, and in this process no read that begins afterwards sees the old row. In another process
-//! on the same Redis a read may still join a load that was under way there and share its result,
-//! which is not kept.
+//! 200, 201 and 204 mean that the invalidation is in: no read that begins afterwards sees the old
+//! row, in this process or in another one on the same Redis.
 //!
 //! If the cache cannot be told within 500 ms the answer is 202 with
 //! `Cache-Invalidation: pending` and the same body: the row is written, the cache keeps trying,
