@@ -6,6 +6,7 @@
 
 mod builder;
 mod config;
+mod connect;
 mod entries;
 mod get_or_load;
 mod hit;
@@ -25,7 +26,6 @@ mod set;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 pub use builder::{CacheBuilder, DEFAULT_LOAD_TIMEOUT, DEFAULT_STORE_TIMEOUT, DEFAULT_TTL};
 #[cfg(feature = "macros")]
@@ -40,15 +40,14 @@ pub use memory::{MemoryBuilder, MemoryCache};
 pub use redis::RedisCache;
 pub use set::{Set, SetIfAbsent};
 
-use crate::clock::{Clock, Deadline};
+use crate::clock::Clock;
 use crate::codec::{Cacheable, json_object};
 use crate::entry::Entry;
 use crate::error::Error;
 use crate::expiry::{KeyTtl, Ttl};
 use crate::key::{Key, Namespace};
-use crate::load::Flights;
-use crate::load::lookup::Lookups;
-use crate::stats::{CacheStats, Counters};
+use crate::shared::Shared;
+use crate::stats::CacheStats;
 use crate::store::{Cx, Guarantee, Health, Peek, Store};
 
 /// A cache: typed values by key, with a time to live, on any [`Store`].
@@ -81,18 +80,6 @@ pub struct Cache {
 struct Inner {
     shared: Arc<Shared>,
     namespace: Namespace,
-}
-
-/// What all namespaces of one cache have in common. Not generic.
-pub(crate) struct Shared {
-    pub(crate) store: Arc<dyn Store>,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) counters: Counters,
-    pub(crate) flights: Flights,
-    pub(crate) lookups: Lookups,
-    pub(crate) default_ttl: Ttl,
-    pub(crate) load_timeout: Duration,
-    pub(crate) store_timeout: Duration,
 }
 
 impl Cache {
@@ -298,16 +285,6 @@ impl fmt::Debug for Cache {
 }
 
 impl Shared {
-    /// What an operation that starts now knows.
-    pub(crate) fn cx(&self) -> Cx {
-        Cx { now: self.clock.now(), deadline: Deadline::after(self.store_timeout) }
-    }
-
-    /// Counts the error that a caller is about to get.
-    pub(crate) fn counted<R>(&self, result: Result<R, Error>) -> Result<R, Error> {
-        result.inspect_err(|error| self.counters.errors.count(error.kind()))
-    }
-
     /// Looks into memory and counts what it finds; a lookup that has to go on is not counted yet.
     fn look<T: Cacheable>(&self, key: &Key<'_>) -> (Option<Hit<T>>, Peek) {
         let mut found = None;

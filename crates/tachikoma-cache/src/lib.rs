@@ -22,6 +22,7 @@ mod load;
 pub mod macros_support;
 mod pattern;
 mod runtime;
+mod shared;
 pub mod stats;
 pub mod store;
 mod weight;

@@ -7,13 +7,15 @@
 
 mod crew;
 pub(crate) mod flight;
+pub(crate) mod flights;
 pub(crate) mod lookup;
+pub(crate) mod lookups;
+pub(crate) mod outcome;
 mod reentrancy;
 #[cfg(test)]
 mod tests;
 mod wave;
 
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
@@ -23,50 +25,24 @@ use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Either, select};
 use tracing::debug;
 
-use crate::cache::Shared;
 use crate::clock::{Deadline, Stopwatch};
 use crate::codec::TypeOps;
-use crate::entry::{Entry, Meta, Object};
-use crate::error::{Error, ErrorKind};
-use crate::expiry::{Ttl, expiry};
-use crate::glob::Glob;
+use crate::entry::{Entry, Object};
+use crate::error::ErrorKind;
+use crate::expiry::Ttl;
 use crate::invalidation::{Group, Marks};
-use crate::key::{Key, MAX_KEY_BYTES, Namespace, Shown};
-use crate::runtime::{Mutex, lock, spawn};
-use crate::store::{Begun, Cx, Guarantee, Lease, Peek, When, Written};
+use crate::key::{Key, MAX_KEY_BYTES, Namespace};
+use crate::runtime::{lock, spawn};
+use crate::shared::Shared;
+use crate::store::{Begun, Cx, Lease, When, Written};
 use crew::{Crew, Joining, Verdict};
-use flight::{FlightId, FlightTable, Joined, Kind};
+use flight::{FlightId, Joined, Kind};
+use outcome::{Failure, Loaded, Outcome, SourceError};
 use reentrancy::Chain;
-
-const SHARDS: usize = 16;
 
 /// How much longer than the load itself a caller waits for somebody else's: it covers the lookup
 /// before and the wake-up after.
 const GRACE: Duration = Duration::from_secs(1);
-
-/// An error of the caller's loader, shared by all who waited.
-pub(crate) type SourceError = Arc<dyn Any + Send + Sync>;
-
-/// Why a load gave no value.
-#[derive(Clone)]
-pub(crate) enum Failure {
-    Source(SourceError),
-    Panicked,
-    TimedOut,
-    Reentrant,
-    Aborted,
-}
-
-/// A value with how it was come by.
-#[derive(Clone)]
-pub(crate) struct Loaded {
-    pub(crate) object: Object,
-    pub(crate) guarantee: Guarantee,
-    /// Whether the loader ran, or somebody had stored the value meanwhile.
-    pub(crate) by_loader: bool,
-}
-
-pub(crate) type Outcome = Result<Loaded, Failure>;
 
 /// The caller's loader, its types erased.
 pub(crate) type Loader =
@@ -87,55 +63,6 @@ pub(crate) struct Job {
     pub(crate) budget: Duration,
     /// Whether the store answers without waiting, so that storing first delays nobody.
     pub(crate) local: bool,
-}
-
-/// The loads of one cache that are under way.
-pub(crate) struct Flights([Mutex<FlightTable<Arc<Crew>>>; SHARDS]);
-
-impl Flights {
-    pub(crate) fn new() -> Self {
-        Self(std::array::from_fn(|_| Mutex::new(FlightTable::new())))
-    }
-
-    fn shard(&self, key: &Key<'_>) -> &Mutex<FlightTable<Arc<Crew>>> {
-        // The table uses the low bits.
-        &self.0[(key.hash() >> 56) as usize % SHARDS]
-    }
-
-    /// Who asks for the key from now on loads it anew.
-    pub(crate) fn detach(&self, key: &Key<'_>) {
-        lock(self.shard(key)).detach(key);
-    }
-
-    /// The same for each of these keys.
-    pub(crate) fn detach_all(&self, keys: &[Key<'_>]) {
-        for key in keys {
-            self.detach(key);
-        }
-    }
-
-    /// The same for each key that matches; the names of those that were under way.
-    pub(crate) fn detach_matching(&self, namespace: &Namespace, glob: &Glob) -> Vec<String> {
-        self.detach_where(namespace, |name, _| glob.matches(name.as_bytes()))
-    }
-
-    /// The same for each load that was started with one of these tags.
-    pub(crate) fn detach_tagged(&self, namespace: &Namespace, groups: &[Group]) {
-        self.detach_where(namespace, |_, tags| tags.iter().any(|tag| groups.contains(tag)));
-    }
-
-    fn detach_where(
-        &self,
-        namespace: &Namespace,
-        select: impl Fn(&str, &[Group]) -> bool,
-    ) -> Vec<String> {
-        self.0.iter().flat_map(|shard| lock(shard).detach_where(namespace, &select)).collect()
-    }
-
-    #[cfg(any(test, feature = "__shuttle"))]
-    pub(crate) fn len(&self) -> usize {
-        self.0.iter().map(|shard| lock(shard).len()).sum()
-    }
 }
 
 /// What came of taking part in a load.
@@ -197,12 +124,6 @@ pub(crate) async fn run(shared: &Arc<Shared>, job: Job) -> Ran {
 /// Runs the loader without sharing or storing.
 pub(crate) async fn run_alone(shared: &Shared, job: Job) -> Outcome {
     call(shared, job.loader).await.map(Loaded::by_loader)
-}
-
-impl Loaded {
-    fn by_loader(object: Object) -> Self {
-        Self { object, guarantee: Guarantee::Fresh, by_loader: true }
-    }
 }
 
 /// The leader's place in the table. However its task ends, the flight ends and all waiters know.
@@ -281,7 +202,7 @@ async fn lead(mut seat: Seat, job: Job) {
     let verdict = match (right, ttl) {
         (Right::Lease(lease), Some(ttl)) => {
             let marks = Marks::new(&tags, lease.groups);
-            match entry(&shared, ttl, ops, object, marks, shared.clock.now()) {
+            match shared.entry(ttl, ops, object, marks, shared.clock.now()) {
                 Ok(entry) => store(&mut seat, &keys[0], entry, lease, left, &loaded, local).await,
                 Err(error) => {
                     shared.note("store", &keys[0], &error);
@@ -404,44 +325,4 @@ async fn call(shared: &Shared, loader: Loader) -> Result<Object, Failure> {
         shared.counters.load_failures.add_one();
     }
     result
-}
-
-/// The entry of an object that is written at `now`.
-pub(crate) fn entry(
-    shared: &Shared,
-    ttl: Ttl,
-    ops: TypeOps,
-    object: Object,
-    marks: Marks,
-    now: crate::clock::Time,
-) -> Result<Entry, Error> {
-    let expires = expiry(ttl, shared.default_ttl, now)?;
-    let meta = Meta {
-        created: now,
-        soft_expiry: expires,
-        hard_expiry: expires,
-        type_tag: ops.tag,
-        codec: ops.codec,
-        marks,
-    };
-    Ok(Entry::from_object(meta, object, ops.encode, ops.weigh))
-}
-
-impl Shared {
-    /// Counts an error that the caller does not get to see, and tells the log.
-    pub(crate) fn note(&self, doing: &'static str, key: &Key<'_>, error: &Error) {
-        self.counters.errors.count(error.kind());
-        debug!(
-            namespace = key.namespace().as_str(),
-            key = %Shown(key.name()),
-            kind = error.kind().label(),
-            %error,
-            "could not {doing}"
-        );
-    }
-
-    /// Looks a key up without waiting.
-    pub(crate) fn peek(&self, key: &Key<'_>, see: &mut dyn FnMut(&Entry, Guarantee)) -> Peek {
-        self.store.peek(key, self.clock.now(), see)
-    }
 }

@@ -4,13 +4,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Cache, Inner, Shared};
+use super::{Cache, Inner};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind};
 use crate::expiry::{Ttl, check_ttl};
 use crate::key::Namespace;
-use crate::load::Flights;
-use crate::load::lookup::Lookups;
+use crate::load::flights::Flights;
+use crate::load::lookups::Lookups;
+use crate::shared::Shared;
 use crate::stats::Counters;
 use crate::store::Store;
 

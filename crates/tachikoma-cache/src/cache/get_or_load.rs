@@ -10,14 +10,16 @@ use std::task::{Context, Poll};
 
 use futures_util::future::BoxFuture;
 
-use super::{Cache, Hit, Shared, Source};
+use super::{Cache, Hit, Source};
 use crate::codec::{Cacheable, TypeOps, json_object};
 use crate::error::{Error, LoadError};
 use crate::expiry::Ttl;
 use crate::invalidation::Group;
 use crate::key::{Key, Namespace};
 use crate::load::flight::Kind;
-use crate::load::{self, Failure, Job, Loader, Outcome, Ran, SourceError, lookup};
+use crate::load::outcome::{Failure, Outcome, SourceError};
+use crate::load::{self, Job, Loader, Ran, lookup};
+use crate::shared::Shared;
 use crate::store::{Guarantee, Peek};
 
 /// So often a caller waits for a load that an invalidation then overtakes.

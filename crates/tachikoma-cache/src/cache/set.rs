@@ -11,7 +11,6 @@ use crate::entry::Object;
 use crate::error::{Error, ErrorKind};
 use crate::expiry::Ttl;
 use crate::invalidation::{Group, Marks};
-use crate::load;
 use crate::store::{When, Written};
 
 /// A value to store; `.await` it. Made by [`Cache::set`].
@@ -100,7 +99,7 @@ impl Cache {
                 Marks::new(tags, at)
             }
         };
-        let entry = shared.counted(load::entry(shared, ttl, ops, object, marks, cx.now))?;
+        let entry = shared.counted(shared.entry(ttl, ops, object, marks, cx.now))?;
         let written = shared.store.write(&key, entry, when, &cx).await;
         if matches!(when, When::Always)
             && let Err(error) = &written

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use super::Outcome;
+use super::outcome::Outcome;
 use super::wave::Wave;
 
 /// When a member joined.

@@ -7,9 +7,9 @@
 use std::sync::Arc;
 
 use super::flight::Kind;
-use crate::cache::Shared;
 use crate::key::Key;
 use crate::runtime::carried;
+use crate::shared::Shared;
 
 /// A load and the loads above it.
 pub(super) struct Chain {
