@@ -14,11 +14,11 @@ use http_body::Body;
 use tower_service::Service;
 
 use crate::{
+    answer,
     body::CacheBody,
     cache_status,
     flight::{self, Join, Progress},
     handle::Shared,
-    head,
     key::{Key, Target},
     policy::{
         decision::{Bypass, Decision, Forward, StaleUse},
@@ -167,7 +167,7 @@ where
             }
             Verdict::OnlyIfCached => {
                 shared.decided(&Decision::OnlyIfCached);
-                return Ok(head::only_if_cached());
+                return Ok(answer::only_if_cached());
             }
             Verdict::Forward(..) if facts.has_range => {
                 return pass(shared, inner, request, Bypass::Range, None).await;
@@ -221,10 +221,10 @@ fn answer<B, R>(
     shared.decided(decision);
     match stored.response() {
         Some(response) => {
-            head::answer(response, request.headers(), facts.head, shared.now(), decision)
+            answer::from_stored(response, request.headers(), facts.head, shared.now(), decision)
         }
         // A verdict never answers with an index.
-        None => head::only_if_cached(),
+        None => answer::only_if_cached(),
     }
 }
 

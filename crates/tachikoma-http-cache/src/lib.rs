@@ -23,6 +23,7 @@
 //! Nothing is shared that does not allow it: see [`policy`], which decides, as pure functions of a
 //! request, a response and the time. Each response says in `Cache-Status` what was decided.
 
+mod answer;
 mod body;
 mod cache_status;
 mod exchange;

@@ -78,7 +78,7 @@ where
         {
             shared.decided(&decision);
             let (is_head, now) = (asked.facts.head, shared.now());
-            let response = crate::head::answer(stored, headers, is_head, now, &decision);
+            let response = crate::answer::from_stored(stored, headers, is_head, now, &decision);
             return ResponseFuture::ready(response);
         }
         ResponseFuture::waiting(exchange::run(shared, self.inner.clone(), request, asked))

@@ -18,12 +18,12 @@ use tower_service::Service;
 
 use super::Asked;
 use crate::{
+    answer,
     body::{CacheBody, EndUnproved, Tee},
     cache_status,
     fill::Fill,
     flight::Lead,
     handle::Shared,
-    head,
     policy::{
         age::Received,
         decision::{Decision, Forward, Refusal, StaleUse},
@@ -282,12 +282,13 @@ impl Sent {
         let mut response = match outcome {
             Ok(fill) => {
                 let updated = fill.complete(current.body.clone());
-                head::answer(updated.response().unwrap_or(current), &headers, false, now, &decision)
+                let current = updated.response().unwrap_or(current);
+                answer::from_stored(current, &headers, false, now, &decision)
             }
             Err(refusal) => {
                 self.stored = Some(Arc::clone(stored));
                 self.refused(&refusal, StatusCode::NOT_MODIFIED).await;
-                head::answer(current, &headers, false, now, &decision)
+                answer::from_stored(current, &headers, false, now, &decision)
             }
         };
         for (name, value) in own {
@@ -338,7 +339,7 @@ impl Sent {
         let decision = Decision::Stale { by, allowed: StaleUse::IfError };
         tracing::debug!(?status, "the origin failed: a stale response instead");
         self.shared.decided(&decision);
-        Some(head::answer(stored, &self.headers, false, now, &decision))
+        Some(answer::from_stored(stored, &self.headers, false, now, &decision))
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use tachikoma_cache::{Error, ErrorKind};
+use tachikoma_cache::{Error, ErrorKind, Value};
 
 use super::stored::{Index, Stored, StoredResponse, Variant};
 use crate::policy::{reuse::Terms, vary::Selector};
@@ -25,7 +25,23 @@ const FORBIDS_STALE: u8 = 2;
 const SHARED: u8 = 4;
 const AUTHORIZED: u8 = 8;
 
-pub(super) fn encode(stored: &Stored) -> Result<Bytes, Error> {
+impl Value for Stored {
+    const TYPE: &'static str = "http/1";
+
+    fn encode(&self) -> Result<Bytes, Error> {
+        encode(self)
+    }
+
+    fn decode(bytes: &Bytes) -> Result<Self, Error> {
+        decode(bytes)
+    }
+
+    fn weight(&self) -> usize {
+        self.memory_weight()
+    }
+}
+
+fn encode(stored: &Stored) -> Result<Bytes, Error> {
     let body = stored.response().map_or(0, |response| response.body.len());
     let mut out = Writer(BytesMut::with_capacity(body + 1_024));
     out.0.put_u8(VERSION);
@@ -51,7 +67,7 @@ pub(super) fn encode(stored: &Stored) -> Result<Bytes, Error> {
     Ok(out.0.freeze())
 }
 
-pub(super) fn decode(bytes: &Bytes) -> Result<Stored, Error> {
+fn decode(bytes: &Bytes) -> Result<Stored, Error> {
     let mut reader = Reader(bytes.clone());
     reader
         .stored()

@@ -5,9 +5,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
-use tachikoma_cache::{Error, Value};
 
-use super::form;
 use crate::policy::{reuse::Terms, vary::Selector};
 
 /// One object of the store.
@@ -75,20 +73,9 @@ impl Stored {
             Self::Index(index) => index.whole.as_deref(),
         }
     }
-}
 
-impl Value for Stored {
-    const TYPE: &'static str = "http/1";
-
-    fn encode(&self) -> Result<Bytes, Error> {
-        form::encode(self)
-    }
-
-    fn decode(bytes: &Bytes) -> Result<Self, Error> {
-        form::decode(bytes)
-    }
-
-    fn weight(&self) -> usize {
+    /// About how many bytes of memory this takes.
+    pub(super) fn memory_weight(&self) -> usize {
         let of_selector = |selector: &Selector| -> usize {
             let value = |value: &Option<Vec<u8>>| value.as_ref().map_or(0, Vec::len);
             selector.fields.iter().map(|(_, field)| 72 + value(field)).sum()

@@ -3,10 +3,7 @@
 use sqlx::{SqliteConnection, sqlite::SqliteRow};
 use uuid::Uuid;
 
-use super::{
-    Database, DatabaseError, WriteError, row,
-    specs::{self, SpecChange},
-};
+use super::{Database, DatabaseError, WriteError, row};
 use crate::api::{
     model::{Mission, MissionPage, MissionStatus},
     revision::{Preconditions, Revision},
@@ -20,13 +17,6 @@ pub(crate) struct NewMission {
     pub(crate) title: String,
     pub(crate) description: String,
     pub(crate) status: MissionStatus,
-}
-
-/// A mission to be created with its specs, by their ids.
-#[derive(Debug, Clone)]
-pub(crate) struct MissionSeed {
-    pub(crate) mission: NewMission,
-    pub(crate) specs: Vec<(String, SpecChange)>,
 }
 
 /// What changes of a mission, already found valid; `None` stays as it is.
@@ -72,24 +62,6 @@ impl Database {
         let created = insert(&mut work, mission, now).await?;
         work.commit().await?;
         Ok(created)
-    }
-
-    /// Creates missions with their specs, all or none.
-    pub(crate) async fn seed(
-        &self,
-        seeds: Vec<MissionSeed>,
-        now: Timestamp,
-    ) -> Result<(), WriteError> {
-        let mut work = self.write().await?;
-        for seed in seeds {
-            let mission = insert(&mut work, seed.mission, now).await?;
-            for (spec_id, change) in seed.specs {
-                specs::upsert(&mut work, &specs::next(mission.id, &spec_id, change, None, now))
-                    .await?;
-            }
-        }
-        work.commit().await?;
-        Ok(())
     }
 
     /// Updates a mission, if it is as `expected`, and returns it.
@@ -158,7 +130,8 @@ pub(super) async fn exists(
     Ok(found.is_some())
 }
 
-async fn insert(
+/// Writes a new mission and returns it.
+pub(super) async fn insert(
     connection: &mut SqliteConnection,
     new: NewMission,
     now: Timestamp,

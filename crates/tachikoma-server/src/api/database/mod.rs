@@ -15,6 +15,7 @@ mod migrate;
 mod missions;
 mod open;
 mod row;
+mod seed;
 mod specs;
 #[cfg(test)]
 mod tests;
@@ -24,7 +25,8 @@ use sqlx::{Sqlite, SqlitePool, Transaction};
 
 pub(crate) use self::{
     error::{DatabaseError, WriteError},
-    missions::{MissionChange, MissionSeed, NewMission},
+    missions::{MissionChange, NewMission},
+    seed::MissionSeed,
     specs::SpecChange,
     users::NewUser,
 };
