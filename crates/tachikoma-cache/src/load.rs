@@ -63,6 +63,9 @@ pub(crate) struct Job {
     pub(crate) budget: Duration,
     /// Whether the store answers without waiting, so that storing first delays nobody.
     pub(crate) local: bool,
+    /// Whether its caller has waited for a load in vain. The next one began after the caller came,
+    /// so it is good for the caller whenever it joins.
+    pub(crate) again: bool,
 }
 
 /// What came of taking part in a load.
@@ -78,7 +81,7 @@ pub(crate) enum Ran {
 pub(crate) async fn run(shared: &Arc<Shared>, job: Job) -> Ran {
     let Ok(key) = Key::new(&job.namespace, job.name.as_str()) else {
         debug!(bytes = job.name.len(), limit = MAX_KEY_BYTES, "key too long: loaded, not cached");
-        return Ran::Done(run_alone(shared, job).await, false);
+        return Ran::Done(call(shared, job.loader).await.map(Loaded::by_loader), false);
     };
     let me = Chain::link(shared, &key, job.kind);
     if me.is_running() {
@@ -106,24 +109,22 @@ pub(crate) async fn run(shared: &Arc<Shared>, job: Job) -> Ran {
             (crew, None)
         }
     };
-    let joining = if follower.is_some() { crew.joining() } else { Joining::BeforeReading };
+    let joining = match &follower {
+        Some(job) if !job.again => crew.joining(),
+        _ => Joining::BeforeReading,
+    };
     let outcome = pin!(crew.outcome(joining));
     match select(outcome, shared.clock.sleep(limit)).await {
         Either::Left((Verdict::Good(outcome), _)) => Ran::Done(outcome, follower.is_some()),
         Either::Left((verdict, _)) => match follower {
             Some(job) => match verdict {
-                Verdict::StoreAway => Ran::Again(Job { ttl: None, ..job }),
-                _ => Ran::Again(job),
+                Verdict::StoreAway => Ran::Again(Job { ttl: None, again: true, ..job }),
+                _ => Ran::Again(Job { again: true, ..job }),
             },
             None => Ran::Done(Err(Failure::Aborted), false),
         },
         Either::Right(_) => Ran::Done(Err(Failure::TimedOut), follower.is_some()),
     }
-}
-
-/// Runs the loader without sharing or storing.
-pub(crate) async fn run_alone(shared: &Shared, job: Job) -> Outcome {
-    call(shared, job.loader).await.map(Loaded::by_loader)
 }
 
 /// The leader's place in the table. However its task ends, the flight ends and all waiters know.

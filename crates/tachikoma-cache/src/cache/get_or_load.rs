@@ -22,9 +22,6 @@ use crate::load::{self, Job, Loader, Ran, lookup};
 use crate::shared::Shared;
 use crate::store::{Guarantee, Peek};
 
-/// So often a caller waits for a load that an invalidation then overtakes.
-const ATTEMPTS: usize = 3;
-
 /// A load that was asked for; `.await` it. Made by [`Cache::get_or_load`].
 #[must_use = "it does nothing until it is awaited"]
 pub struct Load<'a, T, E, F, Tags> {
@@ -182,20 +179,20 @@ async fn look_up_or_load<T: Cacheable, E: Send + Sync + 'static>(
         Vec::new()
     });
     let ops = TypeOps::json::<T>();
-    let mut job = Job { namespace, name, kind, tags, ttl, ops, loader, budget, local };
-    for _ in 0..ATTEMPTS {
-        match load::run(&shared, job).await {
-            Ran::Done(outcome, followed) => return typed(outcome, followed),
-            Ran::Again(again) => job = again,
-        }
-        if job.ttl.is_some()
-            && let Some(hit) = found_meanwhile(&shared, &job.namespace, &job.name).await
-        {
-            return Ok(hit);
-        }
+    let job = Job { namespace, name, kind, tags, ttl, ops, loader, budget, local, again: false };
+    let job = match load::run(&shared, job).await {
+        Ran::Done(outcome, followed) => return typed(outcome, followed),
+        Ran::Again(job) => job,
+    };
+    if job.ttl.is_some()
+        && let Some(hit) = found_meanwhile(&shared, &job.namespace, &job.name).await
+    {
+        return Ok(hit);
     }
-    // Invalidations come faster than loads end: this caller loads for itself.
-    typed(load::run_alone(&shared, job).await, false)
+    match load::run(&shared, job).await {
+        Ran::Done(outcome, followed) => typed(outcome, followed),
+        Ran::Again(_) => Err(LoadError::Aborted), // Only a first wait is in vain.
+    }
 }
 
 /// The value, if it was stored while this caller waited in vain. Not counted again: its lookup was

@@ -157,6 +157,37 @@ macro_rules! on_stores {
 
 on_stores!(stampede, many_keys, cancelled_leaders, unpolled_leader);
 
+/// Another process died while it held the right to store a key: many callers here still share
+/// loads, although none of their values can be stored for as long as the lease lasts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_that_somebody_took_along_makes_no_stampede() {
+    let server = tachikoma_testkit::RedisServer::start();
+    let url = format!("{}&store_timeout=10s", server.url_with("shop"));
+    let cache = Cache::connect(&url).await.unwrap();
+    server.command(&["SET", "shop:{vhot}:l", "of a process that is gone", "PX", "60000"]);
+    let loads = Arc::new(AtomicU32::new(0));
+    let callers: Vec<_> = (0..2000_u64)
+        .map(|i| {
+            let (cache, loads) = (cache.clone(), Arc::clone(&loads));
+            tokio::spawn(async move {
+                pause(i / 20).await;
+                let load = move || async move {
+                    loads.fetch_add(1, Ordering::SeqCst);
+                    pause(20).await;
+                    Ok::<u32, ()>(7)
+                };
+                assert_eq!(*cache.get_or_load("hot", load).await.unwrap(), 7);
+            })
+        })
+        .collect();
+    for caller in callers {
+        caller.await.unwrap();
+    }
+    // They came over 100 ms, and a load takes 20: one after the other.
+    let loads = loads.load(Ordering::SeqCst);
+    assert!(loads <= 50, "{loads} loads");
+}
+
 /// Without a runtime a load cannot run: an error, not a panic and not a hang.
 mod memory_alone {
     use super::*;
