@@ -1,4 +1,5 @@
-//! What all handles of one cache share: its store, clock, counters, settings, and what is under way.
+//! What all handles of one cache share: its store, clock, counters, settings, and what is under
+//! way.
 //!
 //! Not generic, and it decides nothing but how errors are counted and when an entry expires.
 
