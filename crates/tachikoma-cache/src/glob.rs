@@ -86,6 +86,12 @@ impl Glob {
         Ok(Self { text: pattern.to_owned(), tokens, literal_prefix, open_set })
     }
 
+    /// The pattern `*`, which every key matches.
+    pub fn everything() -> Self {
+        let text = "*".to_owned();
+        Self { text, tokens: vec![Token::Any], literal_prefix: String::new(), open_set: None }
+    }
+
     /// Returns whether all of `key` matches.
     ///
     /// Takes at most `key.len()` × pattern length steps: after a mismatch only the last `*` can

@@ -120,6 +120,16 @@ impl HttpCache {
         invalidated.map_err(PurgeError::Store)
     }
 
+    /// How many responses [`purge_tag`](Self::purge_tag) would invalidate now. It looks at every
+    /// stored response.
+    ///
+    /// # Errors
+    ///
+    /// [`PurgeError::Store`]: the tag is not valid, or the store failed.
+    pub async fn count_tag(&self, tag: &str) -> Result<u64, PurgeError> {
+        self.shared.entries().count_tagged(tag).await.map_err(PurgeError::Store)
+    }
+
     /// What this cache did since it was built. Costs less than a microsecond.
     pub fn stats(&self) -> HttpCacheStats {
         self.shared.counters.read()

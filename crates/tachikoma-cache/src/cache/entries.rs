@@ -4,6 +4,8 @@
 //! It shares store, namespace and errors with its [`Cache`], but counts no hits and misses: what a
 //! hit is, such a layer decides.
 
+use std::collections::HashSet;
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 
 use super::Cache;
@@ -12,10 +14,14 @@ use crate::codec::{TypeOps, own_object};
 use crate::entry::{Entry, Value};
 use crate::error::Error;
 use crate::expiry::Ttl;
+use crate::glob::Glob;
 use crate::invalidation::Group;
 use crate::key::Key;
 use crate::pattern::Pattern;
 use crate::store::{Cursor, Guarantee, Item, Lease, Page, Peek, Removed, Want, When, Written};
+
+/// So many entries are looked at in one step of a count.
+const COUNTED: usize = 256;
 
 /// See the module. Clones are cheap.
 #[derive(Debug, Clone)]
@@ -214,6 +220,35 @@ impl Entries {
         let namespace = self.cache.namespace_ref();
         let cx = shared.cx();
         shared.counted(shared.store.scan(namespace, at, &glob, want, limit, &cx).await)
+    }
+
+    /// How many entries have this tag and could still be seen. It looks at every entry of the
+    /// namespace: for people who ask, not for requests.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidTag`](crate::ErrorKind::InvalidTag); otherwise as [`Cache::get`].
+    pub async fn count_tagged(&self, tag: &str) -> Result<u64, Error> {
+        let shared = self.cache.shared();
+        let group = shared.counted(Group::tag(tag))?;
+        let (namespace, hasher) = (self.cache.namespace_ref(), RandomState::new());
+        // A scan may show a key twice; a hash is enough to tell.
+        let mut seen = HashSet::new();
+        let mut at = Some(Cursor::START);
+        while let Some(cursor) = at {
+            let (cx, everything) = (shared.cx(), Glob::everything());
+            let page =
+                shared.store.scan(namespace, cursor, &everything, Want::Entries, COUNTED, &cx);
+            let page = shared.counted(page.await)?;
+            for item in &page.items {
+                let marks = item.entry.as_ref().map(|entry| entry.meta().marks.as_slice());
+                if marks.unwrap_or_default().iter().any(|mark| mark.group == group) {
+                    seen.insert(hasher.hash_one(&item.name));
+                }
+            }
+            at = page.next;
+        }
+        Ok(seen.len() as u64)
     }
 
     /// The object of an item that a scan with [`Want::Entries`] found.

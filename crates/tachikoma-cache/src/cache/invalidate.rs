@@ -53,9 +53,7 @@ impl Cache {
     ///
     /// [`ErrorKind::Pending`] as [`delete`](Self::delete).
     pub async fn clear(&self) -> Result<Removed, Error> {
-        let everything = Glob::new("*")
-            .map_err(|error| Error::from(ErrorKind::InvalidPattern).with_source(error))?;
-        self.remove_matching(&everything).await
+        self.remove_matching(&Glob::everything()).await
     }
 
     /// Takes away every entry with this tag whose source was read before now. The cost does not

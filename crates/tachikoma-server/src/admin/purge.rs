@@ -36,6 +36,9 @@ const BODY_TIME: Duration = Duration::from_secs(5);
 /// Keys that a dry run asks for at once.
 const PAGE: usize = 1000;
 
+/// How long a tag's purge may count before: what takes longer is purged uncounted (`null`).
+const COUNT_TIME: Duration = Duration::from_secs(2);
+
 /// What is asked for: exactly one of the four names.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -166,7 +169,6 @@ async fn read(body: Body) -> Result<Bytes, Refused> {
 /// Why nothing was removed.
 enum Failed {
     Cache(Error),
-    NotCounted,
     Url(PurgeError),
 }
 
@@ -188,10 +190,6 @@ impl From<PurgeError> for Failed {
 impl Failed {
     fn response(self) -> Response<Body> {
         match self {
-            Self::NotCounted => problem(
-                StatusCode::BAD_REQUEST,
-                "A tag is invalidated without looking for what has it, so it cannot be counted.",
-            ),
             Self::Url(error) => problem(StatusCode::BAD_REQUEST, &format!("{error}.")),
             Self::Cache(error) => {
                 let status = match error.kind() {
@@ -214,12 +212,14 @@ async fn remove(sources: &Sources, target: &Target) -> Result<Removed, Failed> {
             Ok(sources.cache.delete_pattern(&Pattern::raw(pattern)?).await?)
         }
         Target::Tag(tag) => {
+            // Before, since nobody sees them after; but a count never holds a purge up for long.
+            let counted = tokio::time::timeout(COUNT_TIME, tagged(sources, tag)).await;
             // Both are told before either may fail: a caller who asks again asks for both.
             let (data, responses) =
                 tokio::join!(sources.cache.invalidate_tag(tag), sources.responses.purge_tag(tag));
             data?;
             responses?;
-            Ok(Removed::default())
+            Ok(counted.ok().and_then(Result::ok).map(|n| sources.in_tier(n)).unwrap_or_default())
         }
         Target::Url(url) => Ok(sources.responses.purge_url(url).await?),
     }
@@ -229,10 +229,16 @@ async fn count(sources: &Sources, target: &Target) -> Result<Removed, Failed> {
     let found = match target {
         Target::Key(key) => u64::from(sources.cache.exists(key).await?),
         Target::Pattern(pattern) => matching(&sources.cache, &Pattern::raw(pattern)?).await?,
-        Target::Tag(_) => return Err(Failed::NotCounted),
+        Target::Tag(tag) => tagged(sources, tag).await?,
         Target::Url(url) => sources.responses.count_url(url).await?,
     };
     Ok(sources.in_tier(found))
+}
+
+/// Counts what has a tag, values and responses.
+async fn tagged(sources: &Sources, tag: &str) -> Result<u64, Failed> {
+    let values = sources.cache.entries().count_tagged(tag).await?;
+    Ok(values + sources.responses.count_tag(tag).await?)
 }
 
 /// Counts the keys that match. A scan may show one twice; a hash is enough to tell.

@@ -90,8 +90,11 @@ fn a_purge_removes_what_it_names_and_says_how_much() {
     assert_eq!(memory(&purge(&server, &json!({ "key": key }))), json!(0));
     assert_eq!(outcome(&get(server.address(), &path)), "load");
 
+    let dry = json!({ "tag": key, "dry_run": true });
+    assert_eq!(memory(&purge(&server, &dry)), json!(1));
     let tagged = purge(&server, &json!({ "tag": key }));
-    assert_eq!((tagged.status, memory(&tagged)), (200, Value::Null), "{tagged:?}");
+    assert_eq!((tagged.status, memory(&tagged)), (200, json!(1)), "{tagged:?}");
+    assert_eq!(memory(&purge(&server, &dry)), json!(0));
     assert_eq!(outcome(&get(server.address(), &path)), "load");
     server.assert_logged("\"message\":\"purge\"");
 }
@@ -119,7 +122,7 @@ fn a_purge_that_is_asked_for_the_wrong_way_removes_nothing() {
         r#"{"pattern":"*"}"#,
         r#"{"pattern":"**"}"#,
         r#"{"tag":""}"#,
-        r#"{"tag":"a","dry_run":true}"#,
+        r#"{"tag":"","dry_run":true}"#,
         "{\"key\":\"\u{0}\"}",
     ] {
         let answer = post(body);

@@ -98,7 +98,8 @@ fn a_tag_is_purged_wherever_it_is() {
     let server = Tachikoma::serve(&["--upstream", &origin.url()]);
     assert_eq!(get(server.address(), "/").status, 200);
     assert_says(&get(server.address(), "/"), "hit");
-    assert_eq!(purge(&server, &json!({ "tag": "shop" })), Value::Null);
+    assert_eq!(purge(&server, &json!({ "tag": "shop", "dry_run": true })), json!(1));
+    assert_eq!(purge(&server, &json!({ "tag": "shop" })), json!(1));
     assert_eq!(get(server.address(), "/").status, 200);
     assert_eq!(origin.seen().len(), 2);
 }

@@ -25,6 +25,24 @@ laws! {
         }
     }
 
+    async fn what_has_a_tag_can_be_counted(b) {
+        for i in 0..300 {
+            let tags = if i < 290 { vec!["t", "u"] } else { vec!["u"] };
+            b.cache.set(&format!("k{i}"), i, MINUTE).tags(tags).await.unwrap();
+        }
+        let other = b.cache.namespace("other").unwrap();
+        other.set("k", 1_u8, MINUTE).tags(["t"]).await.unwrap();
+        assert_eq!(b.cache.entries().count_tagged("t").await.unwrap(), 290);
+        b.cache.delete("k0").await.unwrap();
+        assert_eq!(b.cache.entries().count_tagged("t").await.unwrap(), 289);
+        b.cache.invalidate_tag("t").await.unwrap();
+        assert_eq!(b.cache.entries().count_tagged("t").await.unwrap(), 0);
+        assert_eq!(b.cache.entries().count_tagged("u").await.unwrap(), 10);
+        assert_eq!(b.cache.entries().count_tagged("never").await.unwrap(), 0);
+        let error = b.cache.entries().count_tagged("").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidTag);
+    }
+
     // 31
     async fn a_set_without_the_tag_takes_the_entry_out_of_it(b) {
         b.cache.set("k", 1_u8, MINUTE).tags(["t"]).await.unwrap();
