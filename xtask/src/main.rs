@@ -1,9 +1,13 @@
-//! The project's own commands, as `cargo xtask <command>`: tests, lints, benchmarks.
+//! The project's own commands, as `cargo xtask <command>`: tests, lints, benchmarks, faults.
 //!
 //! Standard library only, so that a fresh machine builds it in seconds. It decides which commands
-//! run and what counts as a pass; it never changes a file of the project.
+//! run and what counts as a pass; it changes no file of the project but the page of `conformance`.
 
 mod bench;
+mod conformance;
+mod consistency;
+mod faults;
+mod fuzz;
 mod json;
 mod lint;
 mod metadata;
@@ -24,9 +28,23 @@ Usage: cargo xtask <command> [--json]
 
 Commands:
   test    Install what the tests need if it is missing, run every test, check the floor
-  lint    Format, clippy, docs, feature combinations, licences, spelling, links, layout
+  lint    Format, clippy, docs, feature combinations, licences, packages, spelling, links,
+          layout
   ci      What continuous integration runs: lint, then the README's test command
   bench   Run the benchmarks of every crate and print their medians
+  faults  Run every test that breaks something and print the fault matrix
+  conformance
+          Run the public HTTP cache tests against the proxy and the layer, write
+          docs/conformance.md; options: --proxy, --layer (only that one), --twice (two runs must
+          agree), --renamed (with the suite's own header names and paths changed)
+  consistency
+          Load and break several processes that share one Redis and check every read, then see
+          that broken strategies are caught; options: --minutes N (1), --nodes N (3),
+          --redis PATH or --valkey PATH (the server program), --strategy NAME (only that one:
+          shipped, naive, blind-fill, late-counter), --query TEXT (added to the Redis URL),
+          --release (an optimised build instead of that of the tests)
+  fuzz    Run the fuzzers, a minute each; needs cargo-fuzz; options: --seconds=N,
+          --target=NAME (only that one)
   help    Print this text
 
 Options:
@@ -49,9 +67,15 @@ fn main() -> ExitCode {
 fn run(arguments: &[String]) -> Result<bool, Failure> {
     let mut json = false;
     let mut command = None;
+    let mut conformance = conformance::Options::default();
+    let mut consistency = consistency::Options::default();
+    let mut fuzz = fuzz::Options::default();
     for argument in arguments {
         match argument.as_str() {
             "--json" => json = true,
+            flag if command == Some("conformance") && conformance.take(flag) => {}
+            word if command == Some("consistency") && consistency.take(word) => {}
+            flag if command == Some("fuzz") && fuzz.take(flag) => {}
             "--help" | "-h" => command = Some("help"),
             name if command.is_none() && !name.starts_with('-') => command = Some(name),
             other => return Err(format!("unknown argument {other:?}\n\n{HELP}")),
@@ -62,6 +86,10 @@ fn run(arguments: &[String]) -> Result<bool, Failure> {
         Some("test") => test::run(report),
         Some("lint") => lint::run(report),
         Some("bench") => bench::run(report),
+        Some("conformance") => conformance::run(report, conformance),
+        Some("consistency") => consistency::run(report, &consistency),
+        Some("faults") => faults::run(report),
+        Some("fuzz") => fuzz::run(report, &fuzz),
         Some("ci") if json => Err("`ci` has no --json: use it with `lint` and `test`".into()),
         Some("ci") => ci(),
         Some("help") | None => {

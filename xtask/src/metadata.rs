@@ -19,6 +19,13 @@ pub(crate) struct Package {
     pub(crate) name: String,
     pub(crate) version: String,
     pub(crate) licence: Option<String>,
+    pub(crate) description: Option<String>,
+    /// How many it has.
+    pub(crate) keywords: usize,
+    /// How many it has.
+    pub(crate) categories: usize,
+    /// Whether it may be given to a registry.
+    pub(crate) published: bool,
     /// `None` for the crates of this workspace.
     pub(crate) source: Option<String>,
     pub(crate) features: Vec<String>,
@@ -81,6 +88,11 @@ fn package(value: &Json) -> Result<Package, Failure> {
         name: text(value, "name")?,
         version: text(value, "version")?,
         licence: optional("license"),
+        description: optional("description"),
+        keywords: list(value, "keywords").len(),
+        categories: list(value, "categories").len(),
+        // Null: to any registry; an empty list: to none.
+        published: !matches!(value.get("publish"), Some(Json::Array(to)) if to.is_empty()),
         source: optional("source"),
         features: value
             .get("features")

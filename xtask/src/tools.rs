@@ -12,15 +12,26 @@ use std::time::Duration;
 use crate::Failure;
 use crate::process::{Report, run};
 
-/// Each program, the variable that may name it, and the Debian package that holds it.
-const PROGRAMS: [(&str, &str, &str); 2] = [
+/// A program, the variable that may name it (none: an empty one), and the Debian package of it.
+type Program = (&'static str, &'static str, &'static str);
+
+/// What all tests start.
+pub(crate) const TESTS: &[Program] = &[
     ("redis-server", "TACHIKOMA_REDIS_SERVER", "redis-server"),
     ("nginx", "TACHIKOMA_NGINX", "nginx"),
+    NODE,
+    NPM,
 ];
 
+/// What the conformance tests start.
+pub(crate) const CONFORMANCE: &[Program] = &[NODE, NPM];
+
+const NODE: Program = ("node", "", "nodejs");
+const NPM: Program = ("npm", "", "npm");
+
 /// Makes sure that all programs are there, or says what to do.
-pub(crate) fn ensure(report: Report) -> Result<(), Failure> {
-    let missing: Vec<&str> = PROGRAMS
+pub(crate) fn ensure(programs: &[Program], report: Report) -> Result<(), Failure> {
+    let missing: Vec<&str> = programs
         .iter()
         .filter(|(name, variable, _)| find(name, variable).is_none())
         .map(|(_, _, package)| *package)
@@ -28,7 +39,7 @@ pub(crate) fn ensure(report: Report) -> Result<(), Failure> {
     if !missing.is_empty() {
         install(&missing, report)?;
     }
-    for (name, variable, package) in PROGRAMS {
+    for (name, variable, package) in programs {
         let path = find(name, variable)
             .ok_or_else(|| format!("{package} was installed, but {name} is not in PATH"))?;
         report.line(format!("    found {}", path.display()));
@@ -54,7 +65,7 @@ fn install(packages: &[&str], report: Report) -> Result<(), Failure> {
     if !root || find("apt-get", "").is_none() {
         return Err(format!(
             "the tests need {names}: install them (on Debian and Ubuntu: sudo apt-get install \
-             {names}), or set TACHIKOMA_REDIS_SERVER and TACHIKOMA_NGINX to their paths"
+             {names}); TACHIKOMA_REDIS_SERVER and TACHIKOMA_NGINX may name those two"
         ));
     }
     report.line(format!("    installing {names} with apt-get (no service is started)"));

@@ -5,10 +5,12 @@
 
 mod options;
 mod template;
+#[cfg(test)]
+mod tests;
 
 use proc_macro::TokenStream;
 use proc_macro2::TokenStream as Tokens;
-use quote::quote;
+use quote::{quote, quote_spanned};
 use syn::spanned::Spanned as _;
 use syn::{Error, FnArg, Ident, ItemFn, Pat, ReturnType, Type, parse_macro_input};
 
@@ -26,13 +28,20 @@ use options::Options;
 /// - `cache`: an expression that gives a `Cache` or a reference to one.
 /// - `key`: the key; `{name}` stands for an argument, escaped so that no two different argument
 ///   lists give one key. Two arguments need a `:` between them.
+/// - `tags(…)`: the tags of the value, written as the key is.
 /// - `ttl`: how long a value lives, as a number with `ms`, `s`, `m`, `h` or `d`. Default: the
 ///   cache's.
-/// - `tags(…)`: the tags of the value, written as the key is.
+/// - `negative_ttl`: how long it is remembered that there is no value, for a function that returns
+///   `Option<T>` or `Result<Option<T>, E>`. Without it `None` is a value as any other.
+/// - `time_to_idle`, `stale_while_revalidate`, `stale_if_error`, `soft_timeout`, `load_timeout`,
+///   `retry_after` (durations), `early_refresh`, `jitter` (numbers): as the methods of
+///   `LoadOptions`. `options`: an expression that gives a `LoadOptions`, in place of the cache's;
+///   what else is named changes it.
 ///
 /// The function's result changes: `Result<T, E>` becomes `Result<Hit<T>, LoadError<E>>`, and any
 /// other `T` becomes `Result<Hit<T>, LoadError<Infallible>>`, because a hit is shared with others,
-/// and so is an error. Loads run in a task of their own, so arguments must be owned.
+/// and so is an error. With `negative_ttl` the hit is an `Option<Hit<T>>`. Loads run in a task of
+/// their own, so arguments must be owned.
 #[proc_macro_attribute]
 pub fn cached(options: TokenStream, function: TokenStream) -> TokenStream {
     let options = parse_macro_input!(options as Options);
@@ -54,12 +63,17 @@ fn expand(options: &Options, function: &ItemFn) -> Result<Tokens, Error> {
     } else {
         (Some(quote!(let tags = [#(#tags),*];)), Some(quote!(.tags(tags))))
     };
-    let ttl = options
-        .ttl
-        .as_ref()
-        .map(|ttl| quote!(.ttl(const { ::tachikoma_cache::macros_support::duration(#ttl) })));
-
     let (value, error, result) = result_types(&function.sig.output);
+    let (value, answer, load) = if options.negative_ttl {
+        // So that the compiler points at a result that is no option.
+        let at = function.sig.output.span();
+        let value =
+            quote_spanned!(at=> <#value as ::tachikoma_cache::macros_support::Optional>::Value);
+        let hit = quote!(::core::option::Option<::tachikoma_cache::Hit<#value>>);
+        (value, hit, quote!(get_or_load_optional))
+    } else {
+        (value.clone(), quote!(::tachikoma_cache::Hit<#value>), quote!(get_or_load))
+    };
     let mut inner = function.clone();
     // It is async because a loader is, whether or not it waits.
     inner.attrs = vec![syn::parse_quote!(#[allow(clippy::unused_async)])];
@@ -69,10 +83,11 @@ fn expand(options: &Options, function: &ItemFn) -> Result<Tokens, Error> {
     let call = if result { call } else { quote!(::core::result::Result::Ok(#call)) };
 
     let (attributes, visibility, cache) = (&function.attrs, &function.vis, &options.cache);
+    let calls = &options.calls;
     let mut signature = function.sig.clone();
     signature.output = syn::parse_quote!(
         -> ::core::result::Result<
-            ::tachikoma_cache::Hit<#value>,
+            #answer,
             ::tachikoma_cache::LoadError<#error>,
         >
     );
@@ -83,10 +98,10 @@ fn expand(options: &Options, function: &ItemFn) -> Result<Tokens, Error> {
             let cache: &::tachikoma_cache::Cache = &#cache;
             let key: ::std::string::String = #key;
             #tags
-            let load = cache.get_or_load::<#value, #error, _, _>(&key, {
+            let load = cache.#load::<#value, #error, _, _>(&key, {
                 move || async move { #call }
             });
-            load #ttl #with_tags .await
+            load #(#calls)* #with_tags .await
         }
     })
 }

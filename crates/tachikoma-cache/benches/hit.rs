@@ -48,6 +48,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         let load = cache.get_or_load(key, || async { Err::<String, ()>(()) });
         black_box(load.into_future().now_or_never());
     });
+    let counting = Cache::memory().max_bytes(64 << 20).track_top_keys(true).build()?;
+    for key in &keys {
+        now(counting.set(key, value(), DAY))?;
+    }
+    measure("hit/get, top keys counted", &keys, |key| {
+        black_box(counting.get::<String>(key).now_or_never());
+    });
     let stats = cache.stats();
     if stats.misses > 0 {
         return Err(format!("{} misses: this measured something else", stats.misses).into());

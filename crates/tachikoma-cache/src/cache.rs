@@ -9,8 +9,13 @@ mod config;
 mod connect;
 mod entries;
 mod get_or_load;
+pub mod gives;
 mod hit;
 mod invalidate;
+mod list;
+mod load_many;
+mod loaded;
+mod many;
 #[cfg(feature = "memory")]
 mod memory;
 #[cfg(not(feature = "memory"))]
@@ -22,18 +27,27 @@ mod redis;
 #[path = "cache/redis_off.rs"]
 mod redis;
 mod set;
+#[cfg(all(feature = "memory", feature = "redis"))]
+mod tier;
+#[cfg(all(not(feature = "memory"), feature = "redis"))]
+#[path = "cache/tier_off.rs"]
+mod tier;
 
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::SystemTime;
 
-pub use builder::{CacheBuilder, DEFAULT_LOAD_TIMEOUT, DEFAULT_STORE_TIMEOUT, DEFAULT_TTL};
-#[cfg(feature = "macros")]
-pub(crate) use config::duration_millis;
-pub use config::{CacheConfig, parse_bytes, parse_duration};
+pub use builder::{CacheBuilder, DEFAULT_STORE_TIMEOUT, DEFAULT_TTL};
+pub use config::CacheConfig;
 pub use entries::{Entries, EntryLease};
 pub use get_or_load::{Load, LoadFuture, NoTags};
+use gives::{Adaptive, Optional};
 pub use hit::{Hit, Source};
+pub use list::{EntryInfo, KeyCursor, KeyPage, Keys};
+pub use load_many::LoadMany;
+pub use loaded::{LoadCx, Loaded};
+pub use many::SetMany;
 #[cfg(feature = "memory")]
 pub use memory::{MemoryBuilder, MemoryCache};
 #[cfg(feature = "redis")]
@@ -41,14 +55,17 @@ pub use redis::RedisCache;
 pub use set::{Set, SetIfAbsent};
 
 use crate::clock::Clock;
-use crate::codec::{Cacheable, json_object};
+use crate::codec::Cacheable;
 use crate::entry::Entry;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::expiry::{KeyTtl, Ttl};
 use crate::key::{Key, Namespace};
+use crate::load::options::LoadOptions;
 use crate::shared::Shared;
 use crate::stats::CacheStats;
+use crate::store::observed::Observed;
 use crate::store::{Cx, Guarantee, Health, Peek, Store};
+use crate::top::{Top, TopKeys};
 
 /// A cache: typed values by key, with a time to live, on any [`Store`].
 ///
@@ -119,7 +136,10 @@ impl Cache {
         let shared = self.shared();
         match shared.look::<T>(&key) {
             (Some(hit), _) => Ok(Some(hit)),
-            (None, Peek::Ask) => shared.read(&key, &shared.cx()).await,
+            // In a box, so that the future of a hit in memory stays small.
+            (None, Peek::Ask) => {
+                Box::pin(async move { shared.read(&key, &shared.cx()).await }).await
+            }
             (None, _) => Ok(None),
         }
     }
@@ -134,6 +154,7 @@ impl Cache {
     /// options in between ([`Load`]).
     ///
     /// One load runs per key and process, in a task of its own; who comes meanwhile waits for it.
+    /// Processes on one Redis server wait for each other's.
     /// The cache never makes it fail: whatever the store does, the loader's value is returned.
     ///
     /// # Errors
@@ -155,6 +176,91 @@ impl Cache {
         Fut: Future<Output = Result<T, E>> + Send + 'static,
     {
         Load::new(self, key, load)
+    }
+
+    /// As [`get_or_load`](Self::get_or_load), for a source that may have no value. That it has none
+    /// is remembered for [`negative_ttl`](LoadOptions::negative_ttl), which is not set by default:
+    /// then it is asked each time. For all other calls a key that is remembered to have no value
+    /// has none: `get` and `exists` find nothing, and `get_or_load` loads.
+    ///
+    /// ```
+    /// # use {std::time::Duration, tachikoma_cache::Cache};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let cache = Cache::memory().negative_ttl(Duration::from_secs(5)).build()?;
+    /// for _ in 0..2 {
+    ///     let load = || async { Ok::<Option<String>, std::io::Error>(None) };
+    ///     assert!(cache.get_or_load_optional("user:7", load).await?.is_none());
+    /// }
+    /// assert_eq!(cache.stats().loads, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError`](crate::LoadError), mostly the loader's own.
+    pub fn get_or_load_optional<'a, T, E, F, Fut>(
+        &'a self,
+        key: &'a str,
+        load: F,
+    ) -> Load<'a, T, E, F, NoTags, Optional>
+    where
+        T: Cacheable,
+        E: Send + Sync + 'static,
+        F: FnOnce() -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
+    {
+        Load::new(self, key, load)
+    }
+
+    /// As [`get_or_load`](Self::get_or_load), for a loader that decides by what it finds: it is
+    /// given the value that is to be replaced, and says of the new one how long it is fresh, which
+    /// tags it has, and whether it is stored at all.
+    ///
+    /// ```
+    /// # use {std::time::Duration, tachikoma_cache::{Cache, Loaded}};
+    /// # async fn fetch(_: Option<u64>) -> Result<Option<(u64, String)>, std::io::Error> {
+    /// #     Ok(Some((7, "text".to_owned())))
+    /// # }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let cache = Cache::memory().stale_if_error(Duration::from_secs(3600)).build()?;
+    /// let page = cache
+    ///     .get_or_load_with("page:7", |cx| async move {
+    ///         let known = cx.stale().map(|page: &std::sync::Arc<(u64, String)>| page.0);
+    ///         Ok::<_, std::io::Error>(match fetch(known).await? {
+    ///             Some(page) => Loaded::new(page).ttl(Duration::from_secs(60)).tags(["pages"]),
+    ///             None => Loaded::not_modified(),
+    ///         })
+    ///     })
+    ///     .await?;
+    /// assert_eq!(page.1, "text");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError`](crate::LoadError), mostly the loader's own.
+    pub fn get_or_load_with<'a, T, E, F, Fut>(
+        &'a self,
+        key: &'a str,
+        load: F,
+    ) -> Load<'a, T, E, F, NoTags, Adaptive>
+    where
+        T: Cacheable,
+        E: Send + Sync + 'static,
+        F: FnOnce(LoadCx<T>) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Loaded<T>, E>> + Send + 'static,
+    {
+        Load::new(self, key, load)
+    }
+
+    /// What loads of this cache do that do not say otherwise: to begin from for
+    /// [`Load::options`].
+    pub fn load_options(&self) -> LoadOptions {
+        self.shared().options
     }
 
     /// Stores a value: `cache.set(key, value, ttl).await`, maybe with tags ([`Set`]). It replaces
@@ -200,7 +306,8 @@ impl Cache {
         Ok(self.ttl(key).await? != KeyTtl::NoKey)
     }
 
-    /// What is left of the key's life. Not counted as a lookup.
+    /// What is left of the key's life: of its TTL, or of its time to idle, which begins anew with
+    /// this call. Not counted as a lookup.
     ///
     /// # Errors
     ///
@@ -210,9 +317,12 @@ impl Cache {
         let shared = self.shared();
         let mut ttl = KeyTtl::NoKey;
         let now = shared.clock.now();
-        let mut see = |entry: &Entry, guarantee| {
-            if guarantee == Guarantee::Fresh {
-                ttl = KeyTtl::of(entry.meta().soft_expiry, now);
+        let mut see = |entry: &Entry, guarantee: Guarantee| {
+            if guarantee.is_fresh() && !entry.meta().negative {
+                // This is a read too, so the idle time begins anew.
+                let idle = entry.meta().idle.map(|idle| now.saturating_add(idle));
+                let over = [entry.meta().soft_expiry, idle].into_iter().flatten().min();
+                ttl = KeyTtl::of(over, now);
             }
         };
         if shared.peek(&key, &mut see) == Peek::Ask {
@@ -234,13 +344,81 @@ impl Cache {
         let key = self.key(key)?;
         let shared = self.shared();
         let cx = shared.cx();
-        let expiry = crate::expiry::expiry(ttl.into(), shared.default_ttl, cx.now)?;
+        let expiry = crate::expiry::expiry(ttl.into(), shared.options.ttl, cx.now)?;
         shared.counted(shared.store.touch(&key, expiry, &cx).await)
+    }
+
+    /// Gives a key a moment at which its value expires, by the wall clock; false if it has none. A
+    /// moment that has passed removes the value, as [`delete`](Self::delete).
+    ///
+    /// # Errors
+    ///
+    /// As [`set`](Self::set) and [`delete`](Self::delete).
+    pub async fn expire_at(&self, key: &str, at: SystemTime) -> Result<bool, Error> {
+        match at.duration_since(self.clock().wall()) {
+            Ok(left) if !left.is_zero() => self.touch(key, left).await,
+            _ => self.delete(key).await,
+        }
     }
 
     /// What this cache did since it was built. Costs less than a microsecond.
     pub fn stats(&self) -> CacheStats {
-        self.shared().counters.with(self.shared().store.stats())
+        let shared = self.shared();
+        let mut stats = shared.counters.with(&shared.store.stats());
+        let bulkhead = &shared.bulkhead;
+        (stats.loads_running, stats.loads_queued) = (bulkhead.running(), bulkhead.queued());
+        stats.loads_rejected = bulkhead.rejected();
+        stats.hook_panics += shared.listeners.as_ref().map_or(0, |listeners| listeners.panics());
+        stats
+    }
+
+    /// The `n` keys of all namespaces that are asked for most (at most
+    /// [`HEAVY_SLOTS`](crate::top::HEAVY_SLOTS)) and the `n` with the largest values (at most
+    /// [`LARGE_SLOTS`](crate::top::LARGE_SLOTS)), since the cache was built or
+    /// [reset](Self::reset_top_keys). By this process: what others ask Redis for is not seen.
+    ///
+    /// Hits are estimates with a bound on their error. Sizes are those of values that this process
+    /// wrote or read; a store in memory is asked again, so what has left it is not listed.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) without
+    /// [`track_top_keys`](CacheBuilder::track_top_keys).
+    pub fn top_keys(&self, n: usize) -> Result<TopKeys, Error> {
+        let shared = self.shared();
+        let now = shared.clock.now();
+        let (observed, top) = shared.counted(self.counted_keys())?;
+        Ok(top.first(n, now, |key| observed.size_now(key, now)))
+    }
+
+    /// Begins anew with what [`top_keys`](Self::top_keys) counts.
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub fn reset_top_keys(&self) -> Result<(), Error> {
+        let (_, top) = self.shared().counted(self.counted_keys())?;
+        top.reset(self.shared().clock.now());
+        Ok(())
+    }
+
+    fn counted_keys(&self) -> Result<(&Observed, &Top), Error> {
+        let observed = self.shared().observed.as_deref();
+        observed.and_then(|observed| Some((observed, observed.top()?))).ok_or_else(|| {
+            Error::new(ErrorKind::Unsupported, "top keys are not counted: see track_top_keys")
+        })
+    }
+
+    /// Writes what the memory holds to the snapshot file that the builder named; how many entries.
+    /// The work is done on a thread for blocking work, a slice at a time: others hardly wait.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) without a snapshot file;
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the file cannot be written: the
+    /// one that was there stays.
+    pub async fn save_snapshot(&self) -> Result<u64, Error> {
+        self.shared().counted(self.shared().store.save_snapshot().await)
     }
 
     /// Whether the store works. A cache whose store does not still loads.
@@ -287,26 +465,39 @@ impl fmt::Debug for Cache {
 impl Shared {
     /// Looks into memory and counts what it finds; a lookup that has to go on is not counted yet.
     fn look<T: Cacheable>(&self, key: &Key<'_>) -> (Option<Hit<T>>, Peek) {
-        let mut found = None;
+        let (mut found, mut undecoded, mut bytes) = (None, None, None);
+        let mut fresh = Guarantee::Fresh;
         let peek = self.peek(key, &mut |entry, guarantee| {
-            if guarantee == Guarantee::Fresh {
-                found = Some(json_object::<T>(entry));
+            if !guarantee.is_fresh() || entry.meta().negative {
+                return;
+            }
+            fresh = guarantee;
+            // Code of the type does not run under a lock: it may be slow, or use the cache.
+            found = entry.decoded::<T>();
+            if found.is_none() {
+                undecoded = Some(entry.clone());
+            }
+            if self.listeners.is_some() {
+                bytes = entry.known_bytes();
             }
         });
-        let hit = match found {
-            Some(Ok(value)) => Some(Hit::new(value, Guarantee::Fresh, Source::Hit)),
-            Some(Err(error)) => {
-                self.note("decode", key, &error);
-                None
-            }
-            None => None,
-        };
+        if let Some(entry) = undecoded {
+            found = self.decode(key, &entry);
+        }
+        let hit = found.map(|value| Hit::new(value, fresh, Source::Hit));
         match (&hit, peek) {
-            (Some(_), _) => self.counters.hits.add_one(),
+            (Some(_), _) => self.hit(key, bytes),
             (None, Peek::Ask) => {}
-            (None, _) => self.counters.misses.add_one(),
+            (None, _) => self.miss(key),
         }
         (hit, peek)
+    }
+
+    /// The object of an entry that has none of this type yet.
+    #[cold]
+    fn decode<T: Cacheable>(&self, key: &Key<'_>, entry: &Entry) -> Option<Arc<T>> {
+        let decoded = self.codecs.object::<T>(entry);
+        decoded.inspect_err(|error| self.note("decode", key, error)).ok()
     }
 
     /// Asks the store and counts the lookup.
@@ -324,18 +515,20 @@ impl Shared {
         found: Option<&(Entry, Guarantee)>,
     ) -> Option<Hit<T>> {
         let hit = match found {
-            Some((entry, Guarantee::Fresh)) => match json_object(entry) {
-                Ok(value) => Some(Hit::new(value, Guarantee::Fresh, Source::Hit)),
-                Err(error) => {
-                    self.note("decode", key, &error);
-                    None
+            Some((entry, guarantee)) if guarantee.is_fresh() && !entry.meta().negative => {
+                match self.codecs.object(entry) {
+                    Ok(value) => Some(Hit::new(value, *guarantee, Source::Hit)),
+                    Err(error) => {
+                        self.note("decode", key, &error);
+                        None
+                    }
                 }
-            },
+            }
             _ => None,
         };
         match hit {
-            Some(_) => self.counters.hits.add_one(),
-            None => self.counters.misses.add_one(),
+            Some(_) => self.hit(key, found.and_then(|(entry, _)| entry.known_bytes())),
+            None => self.miss(key),
         }
         hit
     }

@@ -68,7 +68,8 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
     }
 }
 
-/// The machine's clock. [`sleep`](Clock::sleep) needs a Tokio runtime with time enabled.
+/// The machine's clock. [`sleep`](Clock::sleep) waits, from when it is first polled, with the
+/// timers of the Tokio runtime that it is polled in; without any it never ends.
 #[derive(Debug, Clone)]
 pub struct SystemClock {
     started: Instant,
@@ -101,7 +102,7 @@ impl Clock for SystemClock {
     }
 
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
-        Box::pin(tokio::time::sleep(duration))
+        Box::pin(real_sleep(duration))
     }
 }
 
@@ -189,14 +190,23 @@ impl Deadline {
     }
 }
 
-/// Waits in real time, whatever the [`Clock`] says: for I/O. Without a runtime there is no timer,
-/// and it never ends.
+/// Waits in real time, whatever the [`Clock`] says: for I/O. Without Tokio's timers it never ends.
 pub(crate) async fn real_sleep(duration: Duration) {
-    if tokio::runtime::Handle::try_current().is_ok() {
-        tokio::time::sleep(duration).await;
-    } else {
-        std::future::pending::<()>().await;
+    match timer(duration) {
+        Some(timer) => timer.await,
+        None => std::future::pending().await,
     }
+}
+
+/// Whether a wait that begins here ends: in a Tokio runtime whose time is enabled.
+pub(crate) fn has_timers() -> bool {
+    timer(Duration::ZERO).is_some()
+}
+
+fn timer(duration: Duration) -> Option<tokio::time::Sleep> {
+    tokio::runtime::Handle::try_current().ok()?;
+    // A runtime that was built without `enable_time` can only be told by its panic.
+    std::panic::catch_unwind(|| tokio::time::sleep(duration)).ok()
 }
 
 /// Measures how long something takes, in real time.
@@ -240,6 +250,21 @@ mod tests {
         assert!(!sleeper.is_finished());
         clock.advance(Duration::from_secs(1));
         sleeper.await.unwrap();
+    }
+
+    #[test]
+    fn without_timers_a_sleep_never_ends_and_does_not_panic() {
+        let sleeps = || {
+            let sleep = SystemClock::new().sleep(Duration::ZERO);
+            (has_timers(), futures_util::FutureExt::now_or_never(sleep).is_some())
+        };
+        assert_eq!(sleeps(), (false, false));
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let without = runtime.build().unwrap();
+        assert_eq!(without.block_on(async { sleeps() }), (false, false));
+        let with = runtime.enable_time().build().unwrap();
+        assert!(with.block_on(async { sleeps() }).0);
+        with.block_on(SystemClock::new().sleep(Duration::from_millis(1)));
     }
 
     #[test]

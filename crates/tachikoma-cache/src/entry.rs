@@ -5,12 +5,15 @@
 
 use std::any::Any;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::clock::Time;
+use crate::custom_codec::CustomCodec;
 use crate::error::{Error, ErrorKind};
 use crate::invalidation::Marks;
 
@@ -19,6 +22,19 @@ pub type Object = Arc<dyn Any + Send + Sync>;
 
 /// Makes the bytes of an object. It is only ever called with the type that it was made for.
 pub type EncodeFn = fn(&(dyn Any + Send + Sync)) -> Result<Bytes, Error>;
+
+/// What makes the bytes of an object.
+#[derive(Clone, Copy)]
+pub(crate) enum Encode {
+    /// One function.
+    With(EncodeFn),
+    /// A codec of the application, for one type.
+    By(&'static dyn CustomCodec, EncodeByFn),
+}
+
+/// Makes the bytes of an object with a codec of the application.
+pub(crate) type EncodeByFn =
+    fn(&'static dyn CustomCodec, &(dyn Any + Send + Sync)) -> Result<Bytes, Error>;
 
 /// Counts what an object holds in memory, in bytes. Called only with the type it was made for.
 pub type WeighFn = fn(&(dyn Any + Send + Sync)) -> Result<usize, Error>;
@@ -48,14 +64,23 @@ pub enum CodecId {
     Json,
     /// The type's own binary form: see [`Value`].
     Own,
+    /// MessagePack, structs as maps.
+    MessagePack,
+    /// A codec of the application with this number.
+    Custom(u8),
 }
 
 impl CodecId {
+    /// From here on numbers are the application's.
+    pub const FIRST_CUSTOM: u8 = 128;
+
     /// The number that stands in the stored format.
     pub fn as_byte(self) -> u8 {
         match self {
             Self::Json => 1,
             Self::Own => 2,
+            Self::MessagePack => 3,
+            Self::Custom(number) => number,
         }
     }
 
@@ -64,6 +89,8 @@ impl CodecId {
         match byte {
             1 => Some(Self::Json),
             2 => Some(Self::Own),
+            3 => Some(Self::MessagePack),
+            Self::FIRST_CUSTOM.. => Some(Self::Custom(byte)),
             _ => None,
         }
     }
@@ -84,9 +111,30 @@ pub struct Meta {
     pub codec: CodecId,
     /// The groups that it belongs to, each with the counter read before its source was.
     pub marks: Marks,
+    /// How long its load took, in milliseconds; zero if that is not known.
+    pub load_time: Duration,
+    /// It is gone when nobody has read it for so long, in milliseconds. `None`: only by its expiry.
+    pub idle: Option<Duration>,
+    /// The source said that there is nothing: there is no value and there are no bytes.
+    pub negative: bool,
 }
 
 impl Meta {
+    /// Of a value that never expires and has no groups; how it was loaded is not known.
+    pub fn new(created: Time, type_tag: TypeTag, codec: CodecId) -> Self {
+        Self {
+            created,
+            soft_expiry: None,
+            hard_expiry: None,
+            type_tag,
+            codec,
+            marks: Marks::default(),
+            load_time: Duration::ZERO,
+            idle: None,
+            negative: false,
+        }
+    }
+
     /// Whether it is gone at `now`.
     pub fn is_expired(&self, now: Time) -> bool {
         self.hard_expiry.is_some_and(|at| now >= at)
@@ -107,7 +155,7 @@ struct Inner {
     bytes: OnceLock<Bytes>,
     object: OnceLock<Object>,
     weight: OnceLock<usize>,
-    form: Option<(EncodeFn, WeighFn)>,
+    form: Option<(Encode, WeighFn)>,
 }
 
 impl Entry {
@@ -119,6 +167,11 @@ impl Entry {
     /// An entry of an object; `encode` makes its bytes if a store needs them, `weigh` says what it
     /// holds in memory if a store must know.
     pub fn from_object(meta: Meta, object: Object, encode: EncodeFn, weigh: WeighFn) -> Self {
+        Self::of(meta, object, Encode::With(encode), weigh)
+    }
+
+    /// The same with a codec of the application, maybe.
+    pub(crate) fn of(meta: Meta, object: Object, encode: Encode, weigh: WeighFn) -> Self {
         Self(Arc::new(Inner {
             meta,
             bytes: OnceLock::new(),
@@ -139,6 +192,24 @@ impl Entry {
         }))
     }
 
+    /// An entry of bytes that stay in memory beside the object that is made of them, and weigh as
+    /// much as both.
+    #[cfg(feature = "memory")]
+    pub(crate) fn restored(meta: Meta, bytes: Bytes) -> Self {
+        Self(Arc::new(Inner {
+            meta,
+            weight: OnceLock::from(bytes.len().saturating_mul(2)),
+            bytes: OnceLock::from(bytes),
+            object: OnceLock::new(),
+            form: None,
+        }))
+    }
+
+    /// An entry that says that the source has nothing.
+    pub fn nothing(meta: Meta) -> Self {
+        Self::from_bytes(Meta { negative: true, ..meta }, Bytes::new())
+    }
+
     /// What a store may know of it.
     pub fn meta(&self) -> &Meta {
         &self.0.meta
@@ -157,6 +228,12 @@ impl Entry {
         let (object, (_, weigh)) = self.object_and_form()?;
         let weight = weigh(object.as_ref())?;
         Ok(*self.0.weight.get_or_init(|| weight))
+    }
+
+    /// What the value takes, in bytes, if somebody had to know already.
+    pub(crate) fn known_bytes(&self) -> Option<usize> {
+        let encoded = || self.0.bytes.get().map(Bytes::len);
+        self.0.weight.get().copied().or_else(encoded)
     }
 
     /// The same value with other expiries.
@@ -182,12 +259,38 @@ impl Entry {
         if let Some(bytes) = self.0.bytes.get() {
             return Ok(bytes.clone());
         }
-        let (object, (encode, _)) = self.object_and_form()?;
-        let bytes = encode(object.as_ref())?;
+        let bytes = self.encoded()?;
         Ok(self.0.bytes.get_or_init(|| bytes).clone())
     }
 
-    fn object_and_form(&self) -> Result<(&Object, (EncodeFn, WeighFn)), Error> {
+    /// Its bytes, which it does not keep if it has none yet.
+    pub(crate) fn encoded(&self) -> Result<Bytes, Error> {
+        if let Some(bytes) = self.0.bytes.get() {
+            return Ok(bytes.clone());
+        }
+        let (object, (encode, _)) = self.object_and_form()?;
+        // The type's own code runs here, for a caller who did nothing wrong.
+        let encoded = catch_unwind(AssertUnwindSafe(|| match encode {
+            Encode::With(encode) => encode(object.as_ref()),
+            Encode::By(codec, encode) => encode(codec, object.as_ref()),
+        }));
+        encoded.unwrap_or_else(|_panic| {
+            Err(Error::new(ErrorKind::Unencodable, "its `Serialize` panicked"))
+        })
+    }
+
+    /// Its object, if it can be had without running the type's own code.
+    #[inline]
+    pub(crate) fn decoded<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
+        Arc::clone(self.0.object.get()?).downcast().ok()
+    }
+
+    /// Whether its object can be had without running the type's own code.
+    pub(crate) fn is_decoded(&self) -> bool {
+        self.0.object.get().is_some()
+    }
+
+    fn object_and_form(&self) -> Result<(&Object, (Encode, WeighFn)), Error> {
         let value = self.0.object.get().zip(self.0.form);
         value.ok_or_else(|| Error::new(ErrorKind::Unencodable, "the entry has no object"))
     }
@@ -207,10 +310,17 @@ impl Entry {
         {
             return Ok(object);
         }
+        if self.0.meta.negative {
+            return Err(Error::new(ErrorKind::Undecodable, "the source had nothing"));
+        }
         if self.0.meta.type_tag != tag() {
             return Err(Error::new(ErrorKind::Undecodable, "it is a value of another type"));
         }
-        let object = Arc::new(decode(&self.bytes()?)?);
+        let bytes = self.bytes()?;
+        let decoded = catch_unwind(AssertUnwindSafe(|| decode(&bytes)));
+        let object = Arc::new(decoded.unwrap_or_else(|_panic| {
+            Err(Error::new(ErrorKind::Undecodable, "its `Deserialize` panicked"))
+        })?);
         // Whoever comes second keeps its own copy: both are the same value.
         let _ = self.0.object.set(Arc::clone(&object) as Object);
         Ok(object)
@@ -254,14 +364,7 @@ mod tests {
     use super::*;
 
     fn meta(tag: TypeTag) -> Meta {
-        Meta {
-            created: Time::EPOCH,
-            soft_expiry: None,
-            hard_expiry: None,
-            type_tag: tag,
-            codec: CodecId::Json,
-            marks: Marks::default(),
-        }
+        Meta::new(Time::EPOCH, tag, CodecId::Json)
     }
 
     fn decode_number(bytes: &Bytes) -> Result<u32, Error> {
@@ -295,6 +398,17 @@ mod tests {
     fn a_value_of_another_type_is_an_error_and_not_misread() {
         let entry = Entry::from_bytes(meta(TypeTag::of::<u64>()), Bytes::from_static(b"7"));
         let error = entry.object(TypeTag::of::<u32>, decode_number).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Undecodable);
+    }
+
+    #[test]
+    fn nothing_has_no_bytes_and_is_no_value() {
+        let tag = TypeTag::of::<u32>();
+        let entry = Entry::nothing(meta(tag));
+        assert!(entry.meta().negative);
+        assert!(entry.bytes().unwrap().is_empty());
+        assert_eq!(entry.weight().unwrap(), 0);
+        let error = entry.object(|| tag, |_| Ok(7_u32)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Undecodable);
     }
 

@@ -10,33 +10,43 @@
 //!      0     3  magic F5 54 4B; no UTF-8 text begins so
 //!      3     1  version
 //!      4     1  codec
-//!      5     1  compression: 0, none
-//!      6     1  flags: 1 hard expiry, 2 soft expiry, 4 soft expiry equal to the hard one
+//!      5     1  compression: 0 none, 1 LZ4, 2 Zstandard
+//!      6     1  flags: 1 hard expiry, 2 soft expiry, 4 soft expiry equal to the hard one,
+//!               8 time to idle, 16 load time, 32 the source had nothing: no payload, 64 signed
 //!      7     8  type tag
 //!     15     8  incarnation of the server that it was written to
-//!     23     …  created; hard expiry if flag 1; soft expiry if flag 2
+//!     23     …  created; hard expiry if flag 1; soft expiry if flag 2; time to idle if flag 8;
+//!               load time if flag 16
 //!            …  number of marks, then each: 2 × length of the group's name, plus 1 if the counters
 //!               are those of the mark before; the name; else epoch (8) and counter
+//!            …  length of the value before it was compressed, if it was
 //!            …  payload
-//!     -8     8  XXH3-64 of everything before
+//!    -40    32  signature of its place and everything before, if flag 64
+//!     -8     8  XXH3-64 of everything before; its seed is that of the name, whose seed is that of
+//!               the namespace: an answer that belongs to another key is no entry
 //! ```
 //!
 //! Numbers without a size are LEB128 varints, the others little-endian. Times are milliseconds
-//! since the Unix epoch. Bytes 0 to 3 keep their meaning in every version.
+//! since the Unix epoch, spans are milliseconds. Bytes 0 to 3 keep their meaning in every version.
 
 use std::fmt;
+use std::time::Duration;
 
 use bytes::Bytes;
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::clock::Time;
+use crate::compression::{Form, Packed};
 use crate::entry::{CodecId, Meta, TypeTag};
 use crate::invalidation::{Group, Mark, Marks, Snapshot};
+use crate::key::Key;
+use crate::signature::SignKeys;
 
 const MAGIC: [u8; 3] = [0xF5, b'T', b'K'];
 const VERSION: u8 = 1;
-const NO_COMPRESSION: u8 = 0;
+const FLAGS_AT: usize = 6;
 const HEAD_BYTES: usize = 23;
+const SIGNATURE_BYTES: usize = 32;
 
 /// The bytes at the end that are different after every change.
 pub(crate) const CHECKSUM_BYTES: usize = 8;
@@ -44,13 +54,24 @@ pub(crate) const CHECKSUM_BYTES: usize = 8;
 const HARD: u8 = 1;
 const SOFT: u8 = 2;
 const SOFT_IS_HARD: u8 = 4;
+const IDLE: u8 = 8;
+const LOAD_TIME: u8 = 16;
+const NOTHING: u8 = 32;
+const SIGNED: u8 = 64;
 
 /// An entry as it was stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Decoded {
     pub(crate) meta: Meta,
     pub(crate) incarnation: u64,
-    pub(crate) payload: Bytes,
+    pub(crate) packed: Packed,
+}
+
+/// Where an entry stands, and who may write there.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Seal<'a> {
+    pub(crate) place: &'a Key<'a>,
+    pub(crate) keys: &'a SignKeys,
 }
 
 /// Why bytes are not an entry that can be used.
@@ -60,12 +81,16 @@ pub(crate) enum Unreadable {
     NotOurs,
     /// A later version of this library wrote them.
     NewerVersion,
-    /// They are incomplete or were changed.
+    /// They are incomplete, were changed, or stood at another key.
     Corrupt,
     /// The codec is one that this version does not have.
     UnknownCodec,
     /// The compression is one that this version does not have.
     UnknownCompression,
+    /// It needs a signature and has none.
+    NotSigned,
+    /// Nobody with a key wrote it, or not for this place.
+    WrongSignature,
 }
 
 impl fmt::Display for Unreadable {
@@ -73,9 +98,11 @@ impl fmt::Display for Unreadable {
         f.write_str(match self {
             Self::NotOurs => "not an entry of this library",
             Self::NewerVersion => "written by a later version",
-            Self::Corrupt => "incomplete or changed",
+            Self::Corrupt => "incomplete, changed or of another key",
             Self::UnknownCodec => "written with an unknown codec",
             Self::UnknownCompression => "written with an unknown compression",
+            Self::NotSigned => "not signed",
+            Self::WrongSignature => "signed by somebody else or for another key",
         })
     }
 }
@@ -96,26 +123,67 @@ impl Offset {
 }
 
 /// The bytes of an entry.
-pub(crate) fn encode(meta: &Meta, payload: &[u8], incarnation: u64, offset: Offset) -> Vec<u8> {
-    let mut out = Vec::with_capacity(HEAD_BYTES + 32 + payload.len() + CHECKSUM_BYTES);
+pub(crate) fn encode(
+    meta: &Meta,
+    packed: &Packed,
+    incarnation: u64,
+    offset: Offset,
+    seal: Seal<'_>,
+) -> Vec<u8> {
+    let around = HEAD_BYTES + 64 + SIGNATURE_BYTES + CHECKSUM_BYTES;
+    let mut out = Vec::with_capacity(around + packed.bytes.len());
     out.extend_from_slice(&MAGIC);
     let same = meta.soft_expiry.is_some() && meta.soft_expiry == meta.hard_expiry;
-    let flags = match (meta.hard_expiry, meta.soft_expiry) {
-        (Some(_), Some(_)) if same => HARD | SOFT_IS_HARD,
-        (hard, soft) => u8::from(hard.is_some()) * HARD + u8::from(soft.is_some()) * SOFT,
-    };
-    out.extend([VERSION, meta.codec.as_byte(), NO_COMPRESSION, flags]);
+    let soft = meta.soft_expiry.filter(|_| !same);
+    let load_time = Some(millis(meta.load_time)).filter(|millis| *millis > 0);
+    let idle = meta.idle.map(millis);
+    let flags = [
+        (HARD, meta.hard_expiry.is_some()),
+        (SOFT, soft.is_some()),
+        (SOFT_IS_HARD, same),
+        (IDLE, idle.is_some()),
+        (LOAD_TIME, load_time.is_some()),
+        (NOTHING, meta.negative),
+        (SIGNED, seal.keys.are_needed()),
+    ];
+    let flags = flags.iter().filter(|(_, set)| *set).fold(0, |all, (flag, _)| all | flag);
+    out.extend([VERSION, meta.codec.as_byte(), packed.form.as_byte(), flags]);
     out.extend_from_slice(&meta.type_tag.0.to_le_bytes());
     out.extend_from_slice(&incarnation.to_le_bytes());
-    let soft = meta.soft_expiry.filter(|_| !same);
     for time in [Some(meta.created), meta.hard_expiry, soft].into_iter().flatten() {
         put_varint(&mut out, offset.to_stored(time));
     }
+    for span in [idle, load_time].into_iter().flatten() {
+        put_varint(&mut out, span);
+    }
     put_marks(&mut out, meta.marks.as_slice());
-    out.extend_from_slice(payload);
-    let checksum = xxh3_64(&out);
+    if packed.form != Form::Plain {
+        put_varint(&mut out, packed.length);
+    }
+    out.extend_from_slice(&packed.bytes);
+    if let Some(signature) = seal.keys.sign(seal.place, &out) {
+        out.extend_from_slice(&signature);
+    }
+    let checksum = checksum(seal.place, &out);
     out.extend_from_slice(&checksum.to_le_bytes());
     out
+}
+
+/// Of an entry's bytes at its place.
+fn checksum(place: &Key<'_>, bytes: &[u8]) -> u64 {
+    let namespace = xxh3_64(place.namespace().as_str().as_bytes());
+    xxh3_64_with_seed(bytes, xxh3_64_with_seed(place.name().as_bytes(), namespace))
+}
+
+/// Bytes with the checksum that they need at this place, as only who wants to be read writes it.
+#[cfg(any(test, feature = "__fuzz"))]
+pub(crate) fn resealed(content: &[u8], place: &Key<'_>) -> Vec<u8> {
+    [content, &checksum(place, content).to_le_bytes()].concat()
+}
+
+/// A span as it is stored: what is shorter than a millisecond is one, since zero is no time.
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
 
 fn put_marks(out: &mut Vec<u8>, marks: &[Mark]) {
@@ -139,17 +207,38 @@ fn put_marks(out: &mut Vec<u8>, marks: &[Mark]) {
 /// # Errors
 ///
 /// Why they are none: see [`Unreadable`].
-pub(crate) fn decode(bytes: &Bytes, offset: Offset) -> Result<Decoded, Unreadable> {
+pub(crate) fn decode(bytes: &Bytes, offset: Offset, seal: Seal<'_>) -> Result<Decoded, Unreadable> {
     check_version(bytes)?;
     let (content, checksum) =
         bytes.split_last_chunk::<CHECKSUM_BYTES>().ok_or(Unreadable::Corrupt)?;
-    if xxh3_64(content) != u64::from_le_bytes(*checksum) {
+    if self::checksum(seal.place, content) != u64::from_le_bytes(*checksum) {
         return Err(Unreadable::Corrupt);
     }
+    let content = signed_content(content, seal)?;
     let mut reader = Reader { rest: content };
-    let (meta, incarnation) = reader.head(offset)?;
-    let start = content.len() - reader.rest.len();
-    Ok(Decoded { meta, incarnation, payload: bytes.slice(start..content.len()) })
+    let (meta, incarnation, form) = reader.head(offset)?;
+    let length = reader.varint_if(form != Form::Plain)?;
+    let payload = bytes.slice(content.len() - reader.rest.len()..content.len());
+    if meta.negative && !(payload.is_empty() && form == Form::Plain) {
+        return Err(Unreadable::Corrupt);
+    }
+    let packed = Packed { form, length: length.unwrap_or(payload.len() as u64), bytes: payload };
+    Ok(Decoded { meta, incarnation, packed })
+}
+
+/// What stands before the signature, if the signature is as it has to be. Who has no key takes
+/// entries with and without one.
+fn signed_content<'a>(content: &'a [u8], seal: Seal<'_>) -> Result<&'a [u8], Unreadable> {
+    let needed = seal.keys.are_needed();
+    if content.get(FLAGS_AT).is_none_or(|flags| flags & SIGNED == 0) {
+        return if needed { Err(Unreadable::NotSigned) } else { Ok(content) };
+    }
+    let (content, signature) =
+        content.split_last_chunk::<SIGNATURE_BYTES>().ok_or(Unreadable::Corrupt)?;
+    if needed && !seal.keys.accept_signature(seal.place, content, signature) {
+        return Err(Unreadable::WrongSignature);
+    }
+    Ok(content)
 }
 
 /// What the beginning of an entry's bytes says of it, without a look at the payload or the
@@ -160,7 +249,7 @@ pub(crate) fn decode(bytes: &Bytes, offset: Offset) -> Result<Decoded, Unreadabl
 /// As [`decode`]; [`Unreadable::Corrupt`] also if more bytes would be needed.
 pub(crate) fn decode_head(bytes: &[u8], offset: Offset) -> Result<Meta, Unreadable> {
     check_version(bytes)?;
-    let (meta, _) = Reader { rest: bytes }.head(offset)?;
+    let (meta, ..) = Reader { rest: bytes }.head(offset)?;
     Ok(meta)
 }
 
@@ -183,31 +272,37 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     /// Reads up to where the payload begins.
-    fn head(&mut self, offset: Offset) -> Result<(Meta, u64), Unreadable> {
+    fn head(&mut self, offset: Offset) -> Result<(Meta, u64, Form), Unreadable> {
         let [_, _, _, _, codec, compression, flags] = *self.array()?;
         let codec = CodecId::from_byte(codec).ok_or(Unreadable::UnknownCodec)?;
-        if compression != NO_COMPRESSION {
-            return Err(Unreadable::UnknownCompression);
-        }
+        let form = Form::from_byte(compression).ok_or(Unreadable::UnknownCompression)?;
         let type_tag = TypeTag(u64::from_le_bytes(*self.array()?));
         let incarnation = u64::from_le_bytes(*self.array()?);
         let created = offset.to_local(self.varint()?);
-        let (has_hard, has_soft, same) = match flags {
-            0 => (false, false, false),
-            HARD => (true, false, false),
-            SOFT => (false, true, false),
-            3 => (true, true, false),
-            5 => (true, false, true),
-            _ => return Err(Unreadable::Corrupt),
-        };
-        let mut expiry = |there: bool| {
-            if there { self.varint().map(|at| Some(offset.to_local(at))) } else { Ok(None) }
-        };
-        let hard_expiry = expiry(has_hard)?;
-        let own_soft = expiry(has_soft)?;
-        let soft_expiry = if same { hard_expiry } else { own_soft };
+        let has = |flag: u8| flags & flag != 0;
+        let known = HARD | SOFT | SOFT_IS_HARD | IDLE | LOAD_TIME | NOTHING | SIGNED;
+        if flags & !known != 0 || has(SOFT_IS_HARD) && (has(SOFT) || !has(HARD)) {
+            return Err(Unreadable::Corrupt);
+        }
+        let hard_expiry = self.varint_if(has(HARD))?.map(|at| offset.to_local(at));
+        let own_soft = self.varint_if(has(SOFT))?.map(|at| offset.to_local(at));
+        let soft_expiry = if has(SOFT_IS_HARD) { hard_expiry } else { own_soft };
+        let idle = self.varint_if(has(IDLE))?.map(Duration::from_millis);
+        let load_time = Duration::from_millis(self.varint_if(has(LOAD_TIME))?.unwrap_or_default());
         let marks = self.marks()?;
-        Ok((Meta { created, soft_expiry, hard_expiry, type_tag, codec, marks }, incarnation))
+        let negative = has(NOTHING);
+        let meta = Meta {
+            created,
+            soft_expiry,
+            hard_expiry,
+            type_tag,
+            codec,
+            marks,
+            load_time,
+            idle,
+            negative,
+        };
+        Ok((meta, incarnation, form))
     }
 
     fn marks(&mut self) -> Result<Marks, Unreadable> {
@@ -239,6 +334,10 @@ impl<'a> Reader<'a> {
         let (taken, rest) = self.rest.split_first_chunk().ok_or(Unreadable::Corrupt)?;
         self.rest = rest;
         Ok(taken)
+    }
+
+    fn varint_if(&mut self, there: bool) -> Result<Option<u64>, Unreadable> {
+        if there { self.varint().map(Some) } else { Ok(None) }
     }
 
     fn varint(&mut self) -> Result<u64, Unreadable> {

@@ -3,6 +3,8 @@
 //! [`Error`] is for direct operations (`get`, `set`, `delete`, …). A load never fails because of
 //! the cache: its error is [`LoadError`], which carries the loader's own error.
 
+mod batch;
+
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
@@ -14,7 +16,10 @@ pub type CacheResult<T> = Result<T, Error>;
 /// The name that the specification gives to [`Error`].
 pub type CacheError = Error;
 
-type BoxError = Box<dyn StdError + Send + Sync>;
+pub use batch::BatchError;
+
+/// An error of any type, as the cause of an [`Error`].
+pub type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// A cache operation failed.
 ///
@@ -52,6 +57,8 @@ pub enum ErrorKind {
     InvalidTag,
     /// The pattern is too long, or would match everything: that is what `clear` is for.
     InvalidPattern,
+    /// The limit of a page or the place where it begins is not one that a listing can have.
+    InvalidPage,
     /// The value is larger than the whole cache or than its limit for one value.
     TooLarge,
     /// The configuration is wrong. The message names the setting.
@@ -64,7 +71,7 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Every kind, in the order of its index.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Unavailable,
         Self::TimedOut,
         Self::Pending,
@@ -75,6 +82,7 @@ impl ErrorKind {
         Self::InvalidTtl,
         Self::InvalidTag,
         Self::InvalidPattern,
+        Self::InvalidPage,
         Self::TooLarge,
         Self::Config,
         Self::Rejected,
@@ -94,6 +102,7 @@ impl ErrorKind {
             Self::InvalidTtl => "invalid_ttl",
             Self::InvalidTag => "invalid_tag",
             Self::InvalidPattern => "invalid_pattern",
+            Self::InvalidPage => "invalid_page",
             Self::TooLarge => "too_large",
             Self::Config => "config",
             Self::Rejected => "rejected",
@@ -118,6 +127,7 @@ impl ErrorKind {
             Self::InvalidTtl => "the time to live is not valid",
             Self::InvalidTag => "the tag is not valid",
             Self::InvalidPattern => "the pattern is not valid",
+            Self::InvalidPage => "the page is not valid",
             Self::TooLarge => "the value is too large",
             Self::Config => "the configuration is not valid",
             Self::Rejected => "the store refused the command",
@@ -137,6 +147,20 @@ impl Error {
     pub fn with_source(mut self, source: impl Into<BoxError>) -> Self {
         self.source = Some(source.into());
         self
+    }
+
+    /// The same error, of one item of several.
+    pub(crate) fn at(self, index: usize, total: usize) -> Self {
+        let detail = match &*self.detail {
+            "" => format!("at index {index} of {total}"),
+            detail => format!("at index {index} of {total}: {detail}"),
+        };
+        Self { detail: detail.into(), ..self }
+    }
+
+    /// The same failure once more, for another item; without the cause.
+    pub(crate) fn again(&self) -> Self {
+        Self { kind: self.kind, detail: self.detail.clone(), source: None }
     }
 
     /// What kind of failure it is.
@@ -180,7 +204,16 @@ pub enum LoadError<E> {
     TimedOut,
     /// The loader asked for the very key that it is loading, directly or through other loads.
     Reentrant,
-    /// The runtime shut down, or there is none, so the load could not run.
+    /// The loader returned [`Loaded::not_modified`](crate::Loaded::not_modified), and there was no
+    /// value at hand.
+    NotModified,
+    /// As many loads as [`max_concurrent_loads`](crate::CacheBuilder::max_concurrent_loads) allows
+    /// are running, and as many as may wait are waiting. The loader was not called.
+    Overloaded,
+    /// The call was not made within a Tokio runtime whose time is enabled, and a load needs one: a
+    /// task of its own and a timer. The loader was not called. Hits need no runtime.
+    NoRuntime,
+    /// The runtime shut down before the load ended.
     Aborted,
 }
 
@@ -191,6 +224,9 @@ impl<E> Clone for LoadError<E> {
             Self::Panicked => Self::Panicked,
             Self::TimedOut => Self::TimedOut,
             Self::Reentrant => Self::Reentrant,
+            Self::NotModified => Self::NotModified,
+            Self::Overloaded => Self::Overloaded,
+            Self::NoRuntime => Self::NoRuntime,
             Self::Aborted => Self::Aborted,
         }
     }
@@ -203,6 +239,9 @@ impl<E: fmt::Debug> fmt::Debug for LoadError<E> {
             Self::Panicked => f.write_str("Panicked"),
             Self::TimedOut => f.write_str("TimedOut"),
             Self::Reentrant => f.write_str("Reentrant"),
+            Self::NotModified => f.write_str("NotModified"),
+            Self::Overloaded => f.write_str("Overloaded"),
+            Self::NoRuntime => f.write_str("NoRuntime"),
             Self::Aborted => f.write_str("Aborted"),
         }
     }
@@ -211,11 +250,33 @@ impl<E: fmt::Debug> fmt::Debug for LoadError<E> {
 impl<E> fmt::Display for LoadError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Source(_) => "the loader failed",
-            Self::Panicked => "the loader panicked",
-            Self::TimedOut => "the loader did not end within the load timeout",
-            Self::Reentrant => "the loader asked for the key that it is loading",
-            Self::Aborted => "the load could not run: there is no runtime, or it shut down",
+            Self::Source(_) => "the loader failed; nothing was stored, the next call loads again",
+            Self::Panicked => {
+                "the loader panicked; the panic is in the log of the program, the next call loads \
+                 again"
+            }
+            Self::TimedOut => {
+                "the loader did not end within load_timeout; make it faster or raise load_timeout"
+            }
+            Self::Reentrant => {
+                "the loader asked for the key that it is loading and would wait for itself; load \
+                 what it needs under another key"
+            }
+            Self::NotModified => {
+                "the loader said not modified without a value at hand; do so only if cx.stale() is \
+                 there"
+            }
+            Self::Overloaded => {
+                "too many loads are waiting; try again later, or raise max_queued_loads or \
+                 max_concurrent_loads"
+            }
+            Self::NoRuntime => {
+                "a load needs a Tokio runtime with its time enabled; call it within one, as by \
+                 Runtime::block_on"
+            }
+            Self::Aborted => {
+                "the load was ended with its runtime; call it within one that is not shutting down"
+            }
         })
     }
 }

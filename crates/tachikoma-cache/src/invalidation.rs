@@ -57,14 +57,14 @@ impl Group {
             if !groups.contains(&group) {
                 groups.push(group);
             }
-            if groups.len() > MAX_TAGS {
-                return Err(Error::new(
-                    ErrorKind::InvalidTag,
-                    format!("more than {MAX_TAGS} tags on one entry"),
-                ));
-            }
+            check_number(&groups)?;
         }
         Ok(groups)
+    }
+
+    /// The tag, if it is the group of one.
+    pub fn as_tag(&self) -> Option<&str> {
+        self.0.strip_prefix("t:")
     }
 
     /// A group by the name that [`as_str`](Self::as_str) gave.
@@ -76,6 +76,17 @@ impl Group {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// Whether one entry may have so many groups.
+pub(crate) fn check_number(groups: &[Group]) -> Result<(), Error> {
+    if groups.len() > MAX_TAGS {
+        return Err(Error::new(
+            ErrorKind::InvalidTag,
+            format!("more than {MAX_TAGS} tags on one entry"),
+        ));
+    }
+    Ok(())
 }
 
 impl fmt::Debug for Group {

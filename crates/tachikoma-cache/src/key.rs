@@ -5,6 +5,8 @@
 //! them in a way of its own that it proves injective.
 
 mod builder;
+#[cfg(feature = "sign")]
+mod hashed;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -18,6 +20,8 @@ use crate::error::{Error, ErrorKind};
 pub use builder::CacheKeyBuilder;
 #[cfg(feature = "macros")]
 pub(crate) use builder::push_escaped;
+#[cfg(feature = "sign")]
+pub use hashed::KeyHasher;
 
 /// The longest key name, in bytes.
 pub const MAX_KEY_BYTES: usize = 4096;

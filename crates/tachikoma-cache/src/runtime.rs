@@ -8,7 +8,7 @@ mod chosen;
 use std::any::Any;
 use std::sync::Arc;
 
-pub(crate) use chosen::{Mutex, carried, spawn};
+pub(crate) use chosen::{Mutex, can_load, carried, spawn};
 
 /// What a task carries along for the code that runs in it.
 pub(crate) type Carried = Arc<dyn Any + Send + Sync>;

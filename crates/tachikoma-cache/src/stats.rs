@@ -112,12 +112,43 @@ pub struct StoreStats {
     pub bytes: Option<u64>,
     /// Entries pushed out.
     pub evictions: Option<Evictions>,
-    /// Entries that expired and were freed.
+    /// Entries that expired, also those that are not freed yet.
     pub expirations: Option<u64>,
+    /// Entries that were stored, new or in the place of another.
+    pub inserts: Option<u64>,
+    /// Entries whose place a newer one took.
+    pub replacements: Option<u64>,
+    /// Entries that were removed, or freed because they were found invalidated.
+    pub removals: Option<u64>,
     /// Errors noticed behind the caller's back: heartbeats, retried invalidations.
     pub errors: ErrorCounts,
     /// Invalidations that the server has not taken yet.
     pub pending: u64,
+    /// Panics of the user's own code that were contained: listeners, destructors of values.
+    pub hook_panics: u64,
+    /// What became of its snapshot file, if it has one.
+    pub snapshot: Option<SnapshotStats>,
+}
+
+/// What became of a store's snapshot file since the store was built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct SnapshotStats {
+    /// Entries that were read from it.
+    pub restored: u64,
+    /// Entries in it whose time was over.
+    pub expired: u64,
+    /// Entries in it that were damaged, of an unknown form or too large; one for all that follows a
+    /// place from which on the file cannot be read.
+    pub damaged: u64,
+    /// How often it was written.
+    pub saves: u64,
+    /// How often it could not be.
+    pub failures: u64,
+    /// Entries that were written the last time.
+    pub entries: u64,
+    /// Entries that were not: they do not fit, or could not be encoded.
+    pub left_out: u64,
 }
 
 /// What a cache did since it was built, over all its namespaces.
@@ -139,20 +170,43 @@ pub struct CacheStats {
     pub loads: u64,
     /// Of these, how many failed, panicked or timed out.
     pub load_failures: u64,
+    /// Loaders that run now.
+    pub loads_running: u64,
+    /// Loads that wait for their turn now: see
+    /// [`max_concurrent_loads`](crate::CacheBuilder::max_concurrent_loads).
+    pub loads_queued: u64,
+    /// Loads whose turn never came, because too many were waiting or it took too long. Not among
+    /// `loads`.
+    pub loads_rejected: u64,
     /// The time that all loaders took together.
     pub load_time: Duration,
     /// Callers that waited for another caller's load.
     pub coalesced: u64,
     /// Loaded values that were not stored because an invalidation came in between.
     pub refused_fills: u64,
-    /// Entries that expired and were freed, where the store knows.
+    /// Entries that expired, where the store knows.
     pub expirations: Option<u64>,
+    /// Entries that were stored, where the store knows. Each of them is still there (`size`), or
+    /// was evicted, expired, deleted or replaced: the five add up to this whenever nothing is under
+    /// way.
+    pub inserts: Option<u64>,
+    /// Entries whose place a newer value of their key took, where the store knows.
+    pub replacements: Option<u64>,
+    /// Entries that were deleted or invalidated, where the store knows. What a tag took away is
+    /// counted when it is freed: with the next lookup of its key, at the latest when it expires.
+    pub deletions: Option<u64>,
     /// Bytes held, where the store knows.
     pub bytes: Option<u64>,
     /// Invalidations that the server has not taken yet.
     pub pending_invalidations: u64,
     /// Errors by kind.
     pub errors: ErrorCounts,
+    /// Panics of the user's own code that were contained: listeners of events and evictions,
+    /// destructors of values. A loader that panics is a failed load, a weigher that does is an
+    /// [`Unencodable`](ErrorKind::Unencodable) value.
+    pub hook_panics: u64,
+    /// What became of the store's snapshot file, if it has one.
+    pub snapshot: Option<SnapshotStats>,
 }
 
 impl CacheStats {
@@ -179,7 +233,7 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
-    pub(crate) fn with(&self, store: StoreStats) -> CacheStats {
+    pub(crate) fn with(&self, store: &StoreStats) -> CacheStats {
         CacheStats {
             hits: self.hits.get(),
             misses: self.misses.get(),
@@ -189,13 +243,21 @@ impl Counters {
             stale_hits: self.stale_hits.get(),
             loads: self.loads.get(),
             load_failures: self.load_failures.get(),
+            loads_running: 0,
+            loads_queued: 0,
+            loads_rejected: 0,
             load_time: Duration::from_nanos(self.load_nanos.get()),
             coalesced: self.coalesced.get(),
             refused_fills: self.refused_fills.get(),
             expirations: store.expirations,
+            inserts: store.inserts,
+            replacements: store.replacements,
+            deletions: store.removals,
             bytes: store.bytes,
             pending_invalidations: store.pending,
             errors: self.errors.get().and(store.errors),
+            hook_panics: store.hook_panics,
+            snapshot: store.snapshot,
         }
     }
 }

@@ -4,14 +4,20 @@
 //! counting. It moves opaque [`Entry`]s, is safe to use as `dyn Store`, and passes one conformance
 //! suite whatever is behind it. It never decodes a value and never loads one.
 
+pub(crate) mod guarantee;
 #[cfg(feature = "memory")]
 pub mod memory;
+pub(crate) mod observed;
 #[cfg(feature = "redis")]
 pub mod redis;
+#[cfg(all(feature = "memory", feature = "redis"))]
+pub mod tiered;
 
 use std::fmt;
 
 use futures_util::future::BoxFuture;
+
+pub use guarantee::{Guarantee, StaleReason};
 
 use crate::clock::{Deadline, Time};
 use crate::entry::Entry;
@@ -33,17 +39,6 @@ pub struct Cx {
     pub deadline: Deadline,
 }
 
-/// What an entry's freshness is known to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Guarantee {
-    /// Within its time to live, and no invalidation that had ended before the read concerns it.
-    Fresh,
-    /// Past its time to live, softly invalidated, or from before a restart of the store: only for
-    /// those who accept a stale value.
-    Stale,
-}
-
 /// What a store can show without waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peek {
@@ -55,8 +50,9 @@ pub enum Peek {
     Ask,
 }
 
-/// The right to store what is loaded from now on. An invalidation of the key, a direct write or the
-/// end of its time takes the right away; then the value may be used but not stored.
+/// The right to store what is loaded from now on. An invalidation of the key, a direct write, or
+/// that its holder was gone for too long takes the right away; then the value may be used but not
+/// stored. A store behind a network renews it until it is used or [abandoned](Store::abandon).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lease {
     /// Never given twice.
@@ -65,14 +61,21 @@ pub struct Lease {
     pub groups: Snapshot,
 }
 
+/// Tells one load of a key from the next one, without the right that goes with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Holder(pub u64);
+
 /// What a load finds when it begins.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Begun {
-    /// The entry, if it is fresh: somebody stored it meanwhile, or the load is to replace it.
+    /// The entry: fresh if somebody stored it meanwhile or it is to be renewed early, or stale.
     pub found: Option<(Entry, Guarantee)>,
     /// The right to store: to be used or [abandoned](Store::abandon). `None`: somebody else is
-    /// loading this key; load, but do not store.
+    /// loading this key. Wait until it [changed](Store::changed) and begin again; or load, but do
+    /// not store.
     pub lease: Option<Lease>,
+    /// Who else is loading it, as far as that is known.
+    pub holder: Option<Holder>,
 }
 
 /// When a write takes place.
@@ -82,8 +85,20 @@ pub enum When<'a> {
     Always,
     /// Only if the key has no fresh entry. Ends leases as `Always` if it takes place.
     Absent,
-    /// Only while this lease is valid. Ends the lease.
+    /// Only while this lease is valid. Ends the lease whatever comes of it: also if it is refused
+    /// or fails, or if nobody waits for it. It is not to be abandoned besides.
     Leased(&'a Lease),
+}
+
+/// One entry to store among others.
+#[derive(Debug, Clone)]
+pub struct Write<'a> {
+    /// Where.
+    pub key: Key<'a>,
+    /// What.
+    pub entry: Entry,
+    /// On which condition.
+    pub when: When<'a>,
 }
 
 /// Whether a write took place.
@@ -133,8 +148,11 @@ impl Cursor {
 /// What a scan is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Want {
-    /// The names of entries, and of keys that only have a load under way: to remove them.
+    /// The names of all that is there, also of what was invalidated and of keys that only have a
+    /// load under way: to remove them.
     Names,
+    /// The names of live entries: to list them.
+    Live,
     /// Live entries with what they hold.
     Entries,
 }
@@ -199,6 +217,14 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Begins a load of each of these keys, in their order.
     fn begin<'a>(&'a self, keys: &'a [Key<'a>], cx: &'a Cx) -> Op<'a, Vec<Begun>>;
 
+    /// Ends when one of these keys may have changed since the call, so that whoever waits for
+    /// another process's load need not ask again before. It may end for no reason. Default: it
+    /// never ends, so those who wait ask from time to time.
+    fn changed<'a>(&'a self, keys: &'a [Key<'a>]) -> BoxFuture<'a, ()> {
+        let _ = keys;
+        Box::pin(std::future::pending())
+    }
+
     /// Stores an entry. [`TooLarge`](crate::ErrorKind::TooLarge) if it can never fit; others stay
     /// then.
     fn write<'a>(
@@ -208,6 +234,24 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         when: When<'a>,
         cx: &'a Cx,
     ) -> Op<'a, Written>;
+
+    /// Stores several entries (all of one namespace) in their order, each as [`write`](Self::write)
+    /// would; what came of each. One that fails spoils none of the others. A store behind a network
+    /// needs one round
+    /// trip for all.
+    fn write_many<'a>(
+        &'a self,
+        writes: &'a [Write<'a>],
+        cx: &'a Cx,
+    ) -> Op<'a, Vec<Result<Written, Error>>> {
+        Box::pin(async move {
+            let mut written = Vec::with_capacity(writes.len());
+            for one in writes {
+                written.push(self.write(&one.key, one.entry.clone(), one.when, cx).await);
+            }
+            Ok(written)
+        })
+    }
 
     /// Gives a lease back that will not be used. Never waits.
     fn abandon(&self, key: &Key<'_>, lease: Lease);
@@ -240,6 +284,18 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         limit: usize,
         cx: &'a Cx,
     ) -> Op<'a, Page>;
+
+    /// Writes what it holds to its snapshot file; how many entries. Not bounded by a deadline: it
+    /// takes as long as the disk does.
+    ///
+    /// # Errors
+    ///
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) by a store that has none.
+    fn save_snapshot(&self) -> Op<'_, u64> {
+        Box::pin(async {
+            Err(Error::new(ErrorKind::Unsupported, "the store has no snapshot file"))
+        })
+    }
 
     /// The groups of its entries.
     fn groups(&self) -> &dyn Groups;

@@ -2,21 +2,23 @@
 //!
 //! Never decides whether a stored response may be used, only how it is sent.
 
-use std::time::SystemTime;
+use std::{ops::Range, time::SystemTime};
 
+use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Response, StatusCode,
-    header::{AGE, CONTENT_LENGTH, CONTENT_RANGE, DATE, RANGE},
+    header::{AGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, RANGE},
 };
 
 use crate::{
     body::CacheBody,
     cache_status,
     head::set,
+    multipart,
     policy::{
         date,
         decision::Decision,
-        range::{Part, part},
+        range::{Held, Part, part},
         validation::{Validators, is_unchanged_for, not_modified_head},
     },
     storage::StoredResponse,
@@ -34,24 +36,27 @@ pub(crate) fn from_stored<B>(
     let mut headers = stored.headers.clone();
     let mut status = stored.status;
     let mut body = CacheBody::empty();
-    if is_unchanged(stored, request) {
+    if is_unchanged(stored.status, &stored.headers, request) {
         status = StatusCode::NOT_MODIFIED;
         not_modified_head(&mut headers);
     } else if !is_head {
-        match asked_part(stored, request) {
-            Part::Whole => body = CacheBody::stored(stored.body.clone()),
-            Part::Bytes(part) => {
+        let held = stored.held();
+        match asked_part(stored, request, &held) {
+            // What is not held is no answer, and no verdict makes it one.
+            Part::Whole | Part::Missing => body = CacheBody::stored(stored.body.clone()),
+            Part::Bytes(parts) => {
                 status = StatusCode::PARTIAL_CONTENT;
-                let (first, last, all) = (part.start, part.end - 1, stored.body.len());
-                set(&mut headers, CONTENT_RANGE, &format!("bytes {first}-{last}/{all}"));
-                headers.insert(CONTENT_LENGTH, HeaderValue::from(part.len()));
-                body = CacheBody::stored(stored.body.slice(part));
+                let bytes = partial(stored, &parts, held.total, &mut headers);
+                headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+                body = CacheBody::stored(bytes);
             }
             Part::Unsatisfiable => {
                 status = StatusCode::RANGE_NOT_SATISFIABLE;
                 // Of the stored head nothing: another cache must not keep this for that long.
                 headers = HeaderMap::new();
-                set(&mut headers, CONTENT_RANGE, &format!("bytes */{}", stored.body.len()));
+                if let Some(total) = held.total {
+                    set(&mut headers, CONTENT_RANGE, &format!("bytes */{total}"));
+                }
                 headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
             }
         }
@@ -64,21 +69,51 @@ pub(crate) fn from_stored<B>(
     response
 }
 
-fn asked_part(stored: &StoredResponse, request: &HeaderMap) -> Part {
-    if stored.status == StatusCode::OK && request.contains_key(RANGE) {
-        return part(request, &stored.headers, stored.body.len());
+/// The bytes of these parts, and the fields that say which they are: one part as it is, several as
+/// `multipart/byteranges`.
+fn partial(
+    stored: &StoredResponse,
+    parts: &[(Range<u64>, Range<usize>)],
+    total: Option<u64>,
+    headers: &mut HeaderMap,
+) -> Bytes {
+    if let [(range, place)] = parts {
+        set(headers, CONTENT_RANGE, &multipart::content_range(range, total));
+        return stored.body.slice(place.clone());
+    }
+    let kind = stored.headers.get(CONTENT_TYPE);
+    let Some((body, kind)) = multipart::body(&stored.body, parts, kind, total) else {
+        return Bytes::new();
+    };
+    headers.insert(CONTENT_TYPE, kind);
+    body
+}
+
+/// Whether what is stored answers this request: all of it, or the part that is asked for.
+pub(crate) fn is_held(stored: &StoredResponse, request: &HeaderMap, is_head: bool) -> bool {
+    let Some(held) = &stored.part else {
+        return true;
+    };
+    !is_head && part(request, &stored.headers, held) != Part::Missing
+}
+
+fn asked_part(stored: &StoredResponse, request: &HeaderMap, held: &Held) -> Part {
+    let is_divisible = [StatusCode::OK, StatusCode::PARTIAL_CONTENT].contains(&stored.status);
+    if is_divisible && request.contains_key(RANGE) {
+        return part(request, &stored.headers, held);
     }
     Part::Whole
 }
 
-fn is_unchanged(stored: &StoredResponse, request: &HeaderMap) -> bool {
+/// Whether the client has a response with this head already, as its own condition says.
+pub(crate) fn is_unchanged(status: StatusCode, stored: &HeaderMap, request: &HeaderMap) -> bool {
     let asks = request.contains_key(http::header::IF_NONE_MATCH)
         || request.contains_key(http::header::IF_MODIFIED_SINCE);
     asks && is_unchanged_for(
         request,
-        stored.status,
-        &Validators::read(&stored.headers),
-        date::read(&stored.headers, &DATE).valid(),
+        status,
+        &Validators::read(stored),
+        date::read(stored, &DATE).valid(),
     )
 }
 

@@ -1,7 +1,6 @@
-//! The body of each response: from the store, as it comes, or as it comes and copied on its way.
+//! The body of each response: from the store, as it comes, or out of what is arriving for several.
 //!
-//! Never ends a body cleanly that did not end cleanly below, and hands a copy on only once its end
-//! is proved: the number of bytes that `Content-Length` promised, or the stream's own end.
+//! Never ends a body cleanly that did not end cleanly below.
 
 use std::{
     pin::Pin,
@@ -12,7 +11,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use crate::fill::Fill;
+use crate::feed::{BoxError, BrokenOff, Reader};
 
 /// Marks, in its extensions, a response whose end cannot be proved.
 ///
@@ -21,6 +20,16 @@ use crate::fill::Fill;
 /// passed on and never stored.
 #[derive(Debug, Clone, Copy)]
 pub struct EndUnproved;
+
+/// Marks, in its extensions, a 5xx that the origin did not send: it could not be reached, or gave
+/// no
+/// answer.
+///
+/// A client to another server sets it on the 502 or 504 that it makes up itself. Then the cache is
+/// disconnected (RFC 9111 §4.2.4), and may send what it has, though it is stale. An inner service
+/// that returns an error says the same.
+#[derive(Debug, Clone, Copy)]
+pub struct Disconnected;
 
 pin_project! {
     /// The body of a response that went through the cache.
@@ -36,7 +45,9 @@ pin_project! {
     #[derive(Debug)]
     enum Kind<B> {
         Stored { bytes: Option<Bytes> },
-        Passed { #[pin] inner: B, tee: Option<Tee> },
+        Passed { #[pin] inner: B },
+        Fed { reader: Reader },
+        Joined { before: Option<Bytes>, #[pin] inner: B, left: u64, after: Option<Bytes> },
     }
 }
 
@@ -53,55 +64,74 @@ impl<B> CacheBody<B> {
 
     /// What comes, not stored.
     pub(crate) fn passed(inner: B) -> Self {
-        Self { kind: Kind::Passed { inner, tee: None } }
+        Self { kind: Kind::Passed { inner } }
     }
 
-    /// What comes, copied for the store.
-    pub(crate) fn teed(inner: B, tee: Tee) -> Self {
-        Self { kind: Kind::Passed { inner, tee: Some(tee) } }
+    /// What comes, between bytes that are stored. It must be `length` bytes.
+    pub(crate) fn joined(before: Bytes, inner: B, length: u64, after: Bytes) -> Self {
+        let some = |bytes: Bytes| Some(bytes).filter(|bytes| !bytes.is_empty());
+        let (before, after) = (some(before), some(after));
+        Self { kind: Kind::Joined { before, inner, left: length, after } }
+    }
+
+    /// What comes to be stored, for this client and for those who wait for the same.
+    pub(crate) fn fed(reader: Reader) -> Self {
+        Self { kind: Kind::Fed { reader } }
     }
 }
 
-impl<B: Body<Data = Bytes>> Body for CacheBody<B> {
+impl<B> Body for CacheBody<B>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
     type Data = Bytes;
-    type Error = B::Error;
+    type Error = BoxError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        let (mut inner, tee) = match self.project().kind.project() {
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.project().kind.project() {
             KindProj::Stored { bytes } => {
-                return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes))));
+                Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes))))
             }
-            KindProj::Passed { inner, tee } => (inner, tee),
-        };
-        let frame = ready!(inner.as_mut().poll_frame(cx));
-        if let Some(copying) = tee {
-            let step = match &frame {
-                Some(Ok(frame)) => match frame.data_ref() {
-                    Some(data) => copying.copy(data, inner.is_end_stream()),
-                    // Trailers come last, and some servers do not look for what follows them.
-                    None if frame.is_trailers() => Step::End,
-                    None => Step::More,
-                },
-                // Dropped unfinished, the fill tells its waiters.
-                Some(Err(_)) => Step::Stop,
-                None => Step::End,
-            };
-            match (step, tee.take()) {
-                (Step::More, copying) => *tee = copying,
-                (Step::End, Some(copying)) => copying.finish(),
-                _ => {}
+            KindProj::Passed { inner } => {
+                let frame = ready!(inner.poll_frame(cx));
+                Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+            }
+            KindProj::Fed { reader } => reader.poll_frame(cx),
+            KindProj::Joined { before, mut inner, left, after } => {
+                if let Some(before) = before.take() {
+                    return Poll::Ready(Some(Ok(Frame::data(before))));
+                }
+                while *left > 0 {
+                    let data = match ready!(inner.as_mut().poll_frame(cx)) {
+                        Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
+                        Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
+                        None => return Poll::Ready(Some(Err(BrokenOff::length().into()))),
+                    };
+                    let Some(still) = left.checked_sub(data.len() as u64) else {
+                        return Poll::Ready(Some(Err(BrokenOff::length().into())));
+                    };
+                    *left = still;
+                    if !data.is_empty() {
+                        return Poll::Ready(Some(Ok(Frame::data(data))));
+                    }
+                }
+                Poll::Ready(after.take().map(|after| Ok(Frame::data(after))))
             }
         }
-        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Stored { bytes } => bytes.is_none(),
-            Kind::Passed { inner, .. } => inner.is_end_stream(),
+            Kind::Passed { inner } => inner.is_end_stream(),
+            Kind::Fed { reader } => reader.is_done(),
+            Kind::Joined { before, left, after, .. } => {
+                before.is_none() && *left == 0 && after.is_none()
+            }
         }
     }
 
@@ -110,60 +140,14 @@ impl<B: Body<Data = Bytes>> Body for CacheBody<B> {
             Kind::Stored { bytes } => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
-            Kind::Passed { inner, .. } => inner.size_hint(),
+            Kind::Passed { inner } => inner.size_hint(),
+            Kind::Fed { reader } => {
+                reader.left().map_or_else(SizeHint::default, SizeHint::with_exact)
+            }
+            Kind::Joined { before, left, after, .. } => {
+                let known = [before, after].into_iter().flatten().map(|bytes| bytes.len() as u64);
+                SizeHint::with_exact(known.sum::<u64>() + left)
+            }
         }
-    }
-}
-
-enum Step {
-    More,
-    End,
-    Stop,
-}
-
-/// Copies a body on its way to the client, up to a cap.
-#[derive(Debug)]
-pub(crate) struct Tee {
-    pieces: Vec<Bytes>,
-    length: usize,
-    cap: usize,
-    /// What `Content-Length` promised.
-    promised: Option<u64>,
-    fill: Fill,
-}
-
-impl Tee {
-    pub(crate) fn new(cap: usize, promised: Option<u64>, fill: Fill) -> Self {
-        Self { pieces: Vec::new(), length: 0, cap, promised, fill }
-    }
-
-    fn copy(&mut self, data: &Bytes, is_end: bool) -> Step {
-        self.length = self.length.saturating_add(data.len());
-        if self.length > self.cap {
-            self.pieces = Vec::new();
-            self.fill.too_large();
-            return Step::Stop;
-        }
-        self.pieces.push(data.clone());
-        match self.promised {
-            // The server above stops reading here, so this is the last chance to store it.
-            Some(promised) if self.length as u64 == promised => Step::End,
-            _ if is_end => Step::End,
-            _ => Step::More,
-        }
-    }
-
-    /// Hands the copy on, if it is what was promised.
-    pub(crate) fn finish(self) {
-        if self.promised.is_some_and(|promised| promised != self.length as u64) {
-            self.fill.incomplete();
-            return;
-        }
-        // One exact allocation: the pieces may be small parts of large read buffers.
-        let mut whole = Vec::with_capacity(self.length);
-        for piece in &self.pieces {
-            whole.extend_from_slice(piece);
-        }
-        self.fill.complete(whole.into());
     }
 }

@@ -117,7 +117,7 @@ mod tests {
             "tachikoma;fwd=uri-miss;detail=\"unkeyed x-forwarded-host\"",
         );
         check(Decision::bypass(Bypass::Method), "tachikoma;fwd=method;detail=method");
-        check(Decision::bypass(Bypass::Range), "tachikoma;fwd=bypass;detail=range");
+        check(forwarded(Forward::Partial, Some(Ok(()))), "tachikoma;fwd=partial;stored");
         let revalidated = Decision::Forwarded {
             why: Forward::Stale,
             status: Some(StatusCode::NOT_MODIFIED),

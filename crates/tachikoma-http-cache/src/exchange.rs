@@ -4,40 +4,62 @@
 //! or reused. Nothing of the store's troubles reaches the client: without the store, an exchange
 //! is one with the inner service.
 
+mod call;
 mod fetch;
+mod post;
+mod rest;
 
-use std::{fmt::Write as _, sync::Arc, time::SystemTime};
+use std::{
+    fmt::Write as _,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderMap, HeaderName, Method, Request, Response, Uri};
 use http_body::Body;
+use tokio::sync::watch;
 use tower_service::Service;
 
 use crate::{
     answer,
     body::CacheBody,
     cache_status,
+    feed::BoxError,
     flight::{self, Join, Progress},
     handle::Shared,
     key::{Key, Target},
+    live::Serves,
     policy::{
+        Options,
         decision::{Bypass, Decision, Forward, StaleUse},
         invalidation::{invalidated, is_unsafe},
         request::RequestFacts,
-        reuse::{Reuse, reuse},
+        reuse::{Failed, Reuse, reuse, stale_if_error},
     },
-    storage::{self, Found, Stored},
+    storage::{self, Found, Place, Right, Stored, StoredResponse},
 };
 use fetch::Fetch;
+pub(crate) use fetch::ends_with_its_connection;
+pub(crate) use post::post;
 
 /// How often a request waits for others before it asks itself.
 const MAX_WAITS: u32 = 3;
+
+/// How long a request waits for another process that fetches the same, at most, before it asks
+/// itself …
+const AWAIT_LIMIT: Duration = Duration::from_secs(2);
+
+/// … and how long until it looks for the first time.
+const AWAIT_STEP: Duration = Duration::from_millis(10);
 
 /// A request that takes part in caching.
 #[derive(Debug, Clone)]
 pub(crate) struct Asked {
     pub(crate) key: Key,
     pub(crate) facts: RequestFacts,
+    /// What holds for it.
+    pub(crate) options: Arc<Options>,
 }
 
 /// What follows from what is stored.
@@ -54,7 +76,12 @@ pub(crate) enum Verdict {
 }
 
 /// Decides what follows from what is stored for a request.
-pub(crate) fn verdict(found: Found, facts: &RequestFacts, now: SystemTime) -> Verdict {
+pub(crate) fn verdict(
+    found: Found,
+    request: &HeaderMap,
+    facts: &RequestFacts,
+    now: SystemTime,
+) -> Verdict {
     let forward = |why, stored| {
         if facts.directives.only_if_cached {
             Verdict::OnlyIfCached
@@ -63,12 +90,15 @@ pub(crate) fn verdict(found: Found, facts: &RequestFacts, now: SystemTime) -> Ve
         }
     };
     let stored = match found {
-        Found::Response(stored) => stored,
-        Found::Nothing(why, _) => return forward(why, None),
+        Found::Response(stored, _) => stored,
+        Found::Nothing(why, ..) => return forward(why, None),
     };
     let Some(response) = stored.response() else {
         return forward(Forward::UriMiss, None);
     };
+    if !answer::is_held(response, request, facts.head) {
+        return forward(Forward::Partial, Some(stored));
+    }
     match reuse(&response.terms, facts, now) {
         Reuse::Fresh { ttl } => Verdict::Answer(Decision::Hit { ttl }, stored),
         Reuse::Stale { by, allowed: allowed @ StaleUse::WhileRevalidate } => {
@@ -96,27 +126,32 @@ where
     let method = request.method().clone();
     let decision = Decision::bypass(why);
     shared.decided(&decision);
-    let mut response = fetch::oneshot(inner, request).await?;
-    let base = target.filter(|_| is_unsafe(&method)).and_then(|target| target.uri());
-    if let Some(base) = base {
-        let uris = invalidated(&method, &base, response.status(), response.headers());
-        let targets = uris.iter().filter_map(Target::from_uri);
-        let keys: Vec<Key> = targets.map(|target| target.key()).collect();
-        if !keys.is_empty() {
-            invalidate(shared, keys).await;
-        }
+    let mut response = call::oneshot(inner, request).await?;
+    let keys =
+        invalidated_keys(&method, target.and_then(|target| target.uri()).as_ref(), &response);
+    if !keys.is_empty() {
+        invalidate(shared, keys).await;
     }
     cache_status::add(response.headers_mut(), &decision);
     Ok(response.map(CacheBody::passed))
 }
 
+/// What the answer to a request makes invalid; nothing, unless its method is unsafe.
+fn invalidated_keys<R>(method: &Method, base: Option<&Uri>, response: &Response<R>) -> Vec<Key> {
+    let Some(base) = base.filter(|_| is_unsafe(method)) else {
+        return Vec::new();
+    };
+    let uris = invalidated(method, base, response.status(), response.headers());
+    uris.iter().filter_map(Target::from_uri).map(|target| target.key()).collect()
+}
+
 /// Invalidates in a task of its own: the change is made, so a client that goes away now must not
-/// leave the old answers behind.
-async fn invalidate(shared: Arc<Shared>, keys: Vec<Key>) {
+/// leave the old answers behind. Returns whether it is done, in a store that no other process has.
+async fn invalidate(shared: Arc<Shared>, keys: Vec<Key>) -> bool {
     let invalidation = async move { shared.invalidate(&keys).await };
     match tokio::runtime::Handle::try_current() {
         // It cannot fail but by a panic, which has been reported where it happened.
-        Ok(runtime) => drop(runtime.spawn(invalidation).await),
+        Ok(runtime) => runtime.spawn(invalidation).await.unwrap_or(false),
         Err(_) => invalidation.await,
     }
 }
@@ -134,24 +169,29 @@ where
     S::Error: Send + 'static,
     B: Body + Send + 'static,
     R: Body<Data = Bytes> + Send + 'static,
-    R::Error: Send,
+    R::Error: Into<BoxError>,
 {
-    let Asked { key, facts } = &asked;
+    let Asked { key, facts, .. } = &asked;
     let (mut waits, mut waited_for, mut lead) = (0, None, None);
     let (mut brought, mut store_failed) = (None, false);
+    // How long it has waited for another process.
+    let mut awaited = Duration::ZERO;
+    // What is known to tell variants apart though nothing is stored yet.
+    let mut telling = Vec::new();
     loop {
         let found = match brought.take() {
             Some(found) => found,
             // One failure is enough: each would cost its deadline.
-            None if store_failed => Found::Nothing(Forward::UriMiss, Vec::new()),
+            None if store_failed => Found::nothing(),
             None => {
                 let found = shared.storage.find(key, request.headers(), facts).await;
                 store_failed = found.is_err();
-                found.unwrap_or(Found::Nothing(Forward::UriMiss, Vec::new()))
+                found.unwrap_or_else(|_| Found::nothing())
             }
         };
-        let name = flight_name(&asked, &found, &request);
-        let (why, stored) = match verdict(found, facts, shared.now()) {
+        let name = flight_name(&asked, &found, &telling, &request);
+        let place = found.place();
+        let (why, stored) = match verdict(found, request.headers(), facts, shared.now()) {
             Verdict::Answer(decision, stored) => {
                 let decision = waited_for.map_or(decision, collapsed);
                 return Ok(answer(&shared, &stored, &request, facts, &decision));
@@ -162,20 +202,23 @@ where
             }
             Verdict::Refresh(decision, stored) => {
                 let response = answer(&shared, &stored, &request, facts, &decision);
-                refresh(&shared, inner, request, asked, stored, &name);
+                refresh(&shared, inner, request, asked, stored, place, name);
                 return Ok(response);
             }
             Verdict::OnlyIfCached => {
                 shared.decided(&Decision::OnlyIfCached);
                 return Ok(answer::only_if_cached());
             }
-            Verdict::Forward(..) if facts.has_range => {
-                return pass(shared, inner, request, Bypass::Range, None).await;
-            }
             Verdict::Forward(why, stored) => (why, stored),
         };
-        if lead.is_none() && waits < MAX_WAITS && may_collapse(facts, why, stored.as_deref()) {
-            match shared.flights.join(&name, shared.entries().clock().now()) {
+        let may_join = lead.is_none() && waits < MAX_WAITS;
+        let role = if may_join { role(facts, why, stored.as_deref()) } else { Role::Alone };
+        if role != Role::Alone {
+            let joined = match role {
+                Role::Leads => shared.flights.join(&name, shared.entries().clock().now()),
+                _ => shared.flights.follow(&name),
+            };
+            match joined {
                 Join::Lead(leading) => {
                     lead = Some(leading);
                     // The one before may just have stored an answer: look once more.
@@ -186,24 +229,111 @@ where
                 Join::Wait(progress) => {
                     waits += 1;
                     // Who comes when it is whole already gets a hit, only a moment later.
-                    if matches!(*progress.borrow(), Progress::Fetching) {
+                    if !matches!(*progress.borrow(), Progress::Storing) {
                         waited_for = Some(why);
                     }
-                    if let Some(Progress::Over(over)) =
-                        flight::wait(progress, shared.wait_limit).await
-                    {
-                        brought = over.and_then(|stored| {
-                            storage::brought(key, stored, request.headers(), facts)
-                        });
-                        continue;
+                    // Other bytes than those that are asked for cover for nothing.
+                    let stored = stored.as_deref().filter(|_| why != Forward::Partial);
+                    let headers = request.headers();
+                    match wait(&shared, &asked, headers, why, stored, progress).await {
+                        Waited::Answer(response) => return Ok(response),
+                        Waited::Again(found) => {
+                            brought = found;
+                            continue;
+                        }
+                        Waited::Variant(names) => {
+                            telling = names;
+                            continue;
+                        }
+                        Waited::Alone => {}
                     }
                 }
                 Join::Alone => {}
             }
         }
-        let fetch = Fetch { shared, inner, request, asked, why, stored, lead, store_failed };
+        // The answer to a HEAD only updates what is stored.
+        let right = if store_failed || (facts.head && stored.is_none()) {
+            Right::Failed
+        } else {
+            shared.storage.begin(key, place, &name).await
+        };
+        // Another process is fetching it: what it stores may be the answer. Of another variant,
+        // which this process fetches, that is known.
+        let may_wait = lead.is_some() && telling.is_empty();
+        let limit = shared.wait_limit.min(AWAIT_LIMIT);
+        if matches!(right, Right::Held) && may_wait && awaited < limit {
+            let step = AWAIT_STEP.max(awaited / 4);
+            waited_for = Some(why);
+            storage::pause(step).await;
+            awaited += step;
+            continue;
+        }
+        let fetch = Fetch { shared, inner, request, asked, why, stored, lead, right };
         return fetch.run().await;
     }
+}
+
+/// What became of waiting for another request's fetch.
+enum Waited<R> {
+    /// The answer.
+    Answer(Response<CacheBody<R>>),
+    /// It is to be looked for again; or this is what was brought.
+    Again(Option<Found>),
+    /// It is another variant; these fields tell them apart.
+    Variant(Vec<HeaderName>),
+    /// It is to be fetched, and not waited for any longer.
+    Alone,
+}
+
+async fn wait<R>(
+    shared: &Arc<Shared>,
+    asked: &Asked,
+    headers: &HeaderMap,
+    why: Forward,
+    stored: Option<&Stored>,
+    progress: watch::Receiver<Progress>,
+) -> Waited<R> {
+    let Asked { key, facts, .. } = asked;
+    match flight::wait(progress, shared.wait_limit).await {
+        Some(Progress::Live(live)) => {
+            let now = shared.now();
+            match live.serves(key, headers, facts, now) {
+                Serves::Answer(reader) => {
+                    let decision = collapsed(why);
+                    shared.decided(&decision);
+                    Waited::Answer(live.answer(reader, headers, facts.head, now, &decision))
+                }
+                Serves::Other(names) => Waited::Variant(names),
+                Serves::Nothing => Waited::Alone,
+            }
+        }
+        Some(Progress::Over(over)) => {
+            Waited::Again(over.and_then(|stored| storage::brought(key, stored, headers, facts)))
+        }
+        Some(Progress::Failed(how)) => {
+            match stored.and_then(|stored| covered(shared, stored, asked, how)) {
+                Some((stored, decision)) => {
+                    shared.decided(&decision);
+                    let now = shared.now();
+                    Waited::Answer(answer::from_stored(stored, headers, facts.head, now, &decision))
+                }
+                None => Waited::Alone,
+            }
+        }
+        _ => Waited::Alone,
+    }
+}
+
+/// The decision for who may have a stale response because another request met a failing origin.
+fn covered<'a>(
+    shared: &Shared,
+    stored: &'a Stored,
+    asked: &Asked,
+    how: Failed,
+) -> Option<(&'a StoredResponse, Decision)> {
+    let (stored, now) = (stored.response()?, shared.now());
+    let (by, allowed) = stale_if_error(&stored.terms, &asked.facts, how, now, &asked.options)?;
+    Some((stored, Decision::Stale { by, allowed }))
 }
 
 /// The decision for who got what another request fetched.
@@ -228,30 +358,56 @@ fn answer<B, R>(
     }
 }
 
+/// What a request does where several fetch the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// It fetches for the others, or waits for the one that does.
+    Leads,
+    /// It waits if there is a fetch under way. Its own would bring the others nothing: the answer
+    /// to a HEAD has no body, that to a condition of the client's may have none.
+    Follows,
+    /// It asks for itself.
+    Alone,
+}
+
 /// Whether a request may wait for another one's fetch: only if that is likely to be an answer to
-/// it. What must be validated each time, what a condition or a credential makes its own, is not.
-fn may_collapse(facts: &RequestFacts, why: Forward, stored: Option<&Stored>) -> bool {
+/// it. What must be validated each time, what a credential makes its own, is not.
+fn role(facts: &RequestFacts, why: Forward, stored: Option<&Stored>) -> Role {
     let reusable = stored
         .and_then(Stored::response)
-        .is_none_or(|stored| !stored.terms.always_validate && !stored.terms.lifetime.is_zero());
+        .is_none_or(|stored| !stored.terms.always_validate && stored.terms.was_fresh());
     let shared = stored.and_then(Stored::response).is_some_and(|stored| stored.terms.shared);
     let own = (facts.has_cookie || facts.has_authorization) && !shared;
-    let fits = matches!(why, Forward::UriMiss | Forward::VaryMiss | Forward::Stale);
-    fits && reusable && !own && !facts.head && !facts.has_condition && facts.denied.is_empty()
+    let fits =
+        matches!(why, Forward::UriMiss | Forward::VaryMiss | Forward::Stale | Forward::Partial);
+    if !fits || !reusable || own || facts.has_range || !facts.denied.is_empty() {
+        return Role::Alone;
+    }
+    // Of what is stale, the origin is asked about the stored version, whatever the client has.
+    let is_plain = !facts.head && (!facts.has_condition || why == Forward::Stale);
+    if is_plain { Role::Leads } else { Role::Follows }
 }
 
 /// One fetch per key and, as far as it is known what distinguishes them, per variant.
-fn flight_name<B>(asked: &Asked, found: &Found, request: &Request<B>) -> String {
-    let Asked { key, facts } = asked;
-    let selecting = match found {
-        Found::Nothing(_, names) => names.clone(),
-        Found::Response(stored) => {
+fn flight_name<B>(
+    asked: &Asked,
+    found: &Found,
+    telling: &[HeaderName],
+    request: &Request<B>,
+) -> String {
+    let Asked { key, facts, .. } = asked;
+    let mut selecting: Vec<HeaderName> = match found {
+        Found::Nothing(_, names, _) => names.clone(),
+        Found::Response(stored, _) => {
             let fields = stored.response().map_or(&[][..], |stored| &stored.selector.fields);
             fields.iter().map(|(name, _)| name.clone()).collect()
         }
     };
+    selecting.extend(facts.must_select.iter().chain(telling).cloned());
+    selecting.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+    selecting.dedup();
     let mut name = key.url().to_owned();
-    for selecting in facts.must_select.iter().chain(&selecting) {
+    for selecting in &selecting {
         for value in request.headers().get_all(selecting) {
             // The length keeps one value from looking like two.
             let (length, value) = (value.len(), value.as_bytes().escape_ascii());
@@ -269,34 +425,35 @@ fn refresh<S, B, R>(
     request: Request<B>,
     asked: Asked,
     stored: Arc<Stored>,
-    name: &str,
+    place: Place,
+    name: String,
 ) where
     S: Service<Request<B>, Response = Response<R>> + Send + 'static,
     S::Future: Send + 'static,
     S::Error: Send + 'static,
     B: Body + Send + 'static,
     R: Body<Data = Bytes> + Send + 'static,
-    R::Error: Send,
+    R::Error: Into<BoxError>,
 {
     // A HEAD brings no body to store, and a condition may bring none.
     if asked.facts.head {
         return;
     }
-    let Join::Lead(lead) = shared.flights.join(name, shared.entries().clock().now()) else {
+    let Join::Lead(lead) = shared.flights.join(&name, shared.entries().clock().now()) else {
         return;
     };
     let Ok(runtime) = tokio::runtime::Handle::try_current() else {
         return;
     };
-    let fetch = Fetch {
-        shared: Arc::clone(shared),
-        inner,
-        request,
-        asked,
-        why: Forward::Stale,
-        stored: Some(stored),
-        lead: Some(lead),
-        store_failed: false,
-    };
-    runtime.spawn(fetch.in_background());
+    let shared = Arc::clone(shared);
+    runtime.spawn(async move {
+        let right = shared.storage.begin(&asked.key, place, &name).await;
+        if matches!(right, Right::Held) {
+            // Another process refreshes it.
+            return;
+        }
+        let (why, stored, lead) = (Forward::Stale, Some(stored), Some(lead));
+        let fetch = Fetch { shared, inner, request, asked, why, stored, lead, right };
+        fetch.in_background().await;
+    });
 }

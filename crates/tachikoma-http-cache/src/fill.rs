@@ -12,16 +12,18 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
-use tachikoma_cache::{EntryLease, Error};
+use tachikoma_cache::Error;
 
 use crate::{
+    feed::Taker,
     flight::Lead,
     handle::Shared,
     head,
     key::Key,
-    policy::{directives::ResponseDirectives, storable::Storable},
+    parts::{Content, combine},
+    policy::{Options, range::Held, storable::Storable, targeted::governing},
     stats::add_one,
-    storage::{Stored, StoredResponse},
+    storage::{FillLease, Stored, StoredResponse},
 };
 
 /// How long those who wait for a response wait for the store to take it: one deadline of it.
@@ -33,41 +35,88 @@ pub(crate) struct Fill {
     pub(crate) shared: Arc<Shared>,
     pub(crate) key: Key,
     /// Without one it is not stored, only brought to those who wait for it.
-    pub(crate) lease: Option<EntryLease>,
+    pub(crate) lease: Option<FillLease>,
     pub(crate) lead: Option<Lead>,
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) storable: Storable,
     pub(crate) tags: Vec<String>,
+    pub(crate) options: Arc<Options>,
+    pub(crate) body: Arriving,
+}
+
+/// What a body is, when it is whole.
+#[derive(Debug)]
+pub(crate) enum Arriving {
+    /// All of the representation.
+    Whole,
+    /// A part, to be combined with what is stored where they belong together.
+    Part(Option<Arc<Stored>>),
+    /// What is stored already: these bytes.
+    Stored(Option<Held>),
+}
+
+impl Arriving {
+    /// The body of an answer with this status; `known` is what is stored.
+    pub(crate) fn of(status: StatusCode, known: Option<Arc<Stored>>) -> Self {
+        if status == StatusCode::PARTIAL_CONTENT { Self::Part(known) } else { Self::Whole }
+    }
 }
 
 impl Fill {
     /// The body is whole: stores the response, at once where the store does not wait. Else in the
-    /// background, for storing never delays an answer. Returns what is being stored.
-    pub(crate) fn complete(self, body: Bytes) -> Arc<Stored> {
+    /// background, for storing never delays an answer. Returns what is being stored: nothing, if
+    /// nobody can say which bytes a part has.
+    pub(crate) fn complete(self, body: Bytes) -> Option<Arc<Stored>> {
         if let Some(lead) = &self.lead {
             lead.storing();
         }
-        let Self { shared, key, lease, lead, status, headers, storable, tags } = self;
-        let directives = ResponseDirectives::read(&headers);
+        let Self {
+            shared,
+            key,
+            lease,
+            lead,
+            status,
+            headers,
+            storable,
+            tags,
+            options,
+            body: arriving,
+        } = self;
+        let Content { status, headers, body, part } = match arriving {
+            Arriving::Whole => Content { status, headers, body, part: None },
+            Arriving::Stored(part) => Content { status, headers, body, part },
+            Arriving::Part(known) => {
+                let known = known.as_deref().and_then(Stored::response);
+                combine(headers, body, known, shared.max_body_size)?
+            }
+        };
+        let directives = governing(&headers, &options.targeted).directives;
         let received = shared.entries().clock().wall();
         let stored = Arc::new(Stored::Response(StoredResponse {
             whole: key.whole.clone(),
             status,
-            headers: head::to_store(headers, &directives, status, &body, received),
+            headers: head::to_store(
+                headers,
+                &directives,
+                status,
+                Some(body.len() as u64),
+                received,
+            ),
             body,
+            part,
             terms: storable.terms,
             selector: storable.selector,
             tags,
         }));
         let Some(lease) = lease else {
             bring(lead, &stored);
-            return stored;
+            return Some(stored);
         };
         let filling = Filling { shared: Arc::clone(&shared), lead, stored: Arc::clone(&stored) };
         let given = Arc::clone(&stored);
         let mut fill = Box::pin(async move {
-            shared.storage.fill(&key, lease, given, &shared.options, shared.now()).await
+            shared.storage.fill(&key, lease, given, &options, shared.now()).await
         });
         match fill.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(result) => filling.end(result),
@@ -78,19 +127,29 @@ impl Fill {
                 }
             }
         }
-        stored
+        Some(stored)
     }
 
-    /// More came than is stored.
-    pub(crate) fn too_large(&mut self) {
-        if let Some(lead) = self.lead.take() {
-            lead.decline(self.shared.entries().clock().now());
+    /// Its end was not proved.
+    pub(crate) fn incomplete(self) {
+        add_one(&self.shared.counters.incomplete);
+    }
+}
+
+impl Taker for Fill {
+    fn complete(self: Box<Self>, body: Bytes) {
+        Self::complete(*self, body);
+    }
+
+    fn too_large(self: Box<Self>) {
+        let Self { shared, lead, .. } = *self;
+        if let Some(lead) = lead {
+            lead.decline(shared.entries().clock().now());
         }
     }
 
-    /// Less or more came than was promised.
-    pub(crate) fn incomplete(self) {
-        add_one(&self.shared.counters.incomplete);
+    fn incomplete(self: Box<Self>) {
+        Self::incomplete(*self);
     }
 }
 

@@ -6,14 +6,18 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
 use tachikoma_cache::Time;
 use tokio::sync::watch;
+use xxhash_rust::xxh3::xxh3_128;
 
-use crate::storage::Stored;
+use crate::{live::Live, policy::reuse::Failed, storage::Stored};
 
 /// How long what proved uncacheable is fetched without waiting.
 const HIT_FOR_MISS: Duration = Duration::from_secs(5);
@@ -24,14 +28,29 @@ const MAX_MARKS: usize = 4_096;
 /// How far a fetch is.
 #[derive(Debug, Clone)]
 pub(crate) enum Progress {
-    /// Its response has not been seen to the end.
+    /// Its response has not begun, or is being read without telling.
     Fetching,
+    /// Its response is arriving: others may read it too.
+    Live(Arc<Live>),
     /// Its response is whole and being stored.
     Storing,
     /// It is over: this is what it brought, or else look again.
     Over(Option<Arc<Stored>>),
     /// It will not be stored: go ahead.
     Declined,
+    /// The origin failed, and how.
+    Failed(Failed),
+}
+
+impl Progress {
+    /// Nothing is known yet that helps who waits.
+    fn is_to_be_waited_for(&self) -> bool {
+        matches!(self, Self::Fetching | Self::Storing)
+    }
+
+    fn is_open(&self) -> bool {
+        self.is_to_be_waited_for() || matches!(self, Self::Live(_))
+    }
 }
 
 /// The fetches under way, and the marks.
@@ -42,8 +61,11 @@ pub(crate) struct Flights {
 
 #[derive(Debug, Default)]
 struct Table {
+    /// How often each of these keys was detached since somebody watches it.
+    watched: HashMap<String, Arc<AtomicU64>>,
     leads: HashMap<String, Arc<watch::Sender<Progress>>>,
-    marks: HashMap<String, Time>,
+    /// By a hash of the name: that of two is one only costs a fetch.
+    marks: HashMap<u128, Time>,
 }
 
 /// What one who wants to fetch should do.
@@ -64,15 +86,24 @@ impl Flights {
         if let Some(progress) = table.leads.get(name) {
             return Join::Wait(progress.subscribe());
         }
-        if let Some(until) = table.marks.get(name) {
+        let mark = xxh3_128(name.as_bytes());
+        if let Some(until) = table.marks.get(&mark) {
             if now < *until {
                 return Join::Alone;
             }
-            table.marks.remove(name);
+            table.marks.remove(&mark);
         }
         let progress = Arc::new(watch::Sender::new(Progress::Fetching));
         table.leads.insert(name.to_owned(), Arc::clone(&progress));
         Join::Lead(Lead { flights: Arc::clone(self), name: name.to_owned(), progress })
+    }
+
+    /// Joins the fetch of `name` if there is one, and never leads it.
+    pub(crate) fn follow(&self, name: &str) -> Join {
+        match self.lock().leads.get(name) {
+            Some(progress) => Join::Wait(progress.subscribe()),
+            None => Join::Alone,
+        }
     }
 
     /// What is being fetched of `key` was asked for before an invalidation: whoever comes from now
@@ -81,12 +112,27 @@ impl Flights {
         let is_of_key = |name: &str| {
             name.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
         };
-        self.lock().leads.retain(|name, _| !is_of_key(name));
+        let mut table = self.lock();
+        if let Some(count) = table.watched.get(key) {
+            count.fetch_add(1, Relaxed);
+        }
+        table.leads.retain(|name, _| !is_of_key(name));
     }
 
     /// The same for every key.
     pub(crate) fn detach_all(&self) {
-        self.lock().leads.clear();
+        let mut table = self.lock();
+        for count in table.watched.values() {
+            count.fetch_add(1, Relaxed);
+        }
+        table.leads.clear();
+    }
+
+    /// Counts from now on how often a key is detached.
+    pub(crate) fn watch(self: &Arc<Self>, key: &str) -> Watch {
+        let count = Arc::clone(self.lock().watched.entry(key.to_owned()).or_default());
+        let before = count.load(Relaxed);
+        Watch { flights: Arc::clone(self), key: key.to_owned(), count, before }
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -97,6 +143,32 @@ impl Flights {
     #[cfg(test)]
     fn is_empty(&self) -> bool {
         self.lock().leads.is_empty()
+    }
+}
+
+/// Sees what happens to one key.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    flights: Arc<Flights>,
+    key: String,
+    count: Arc<AtomicU64>,
+    before: u64,
+}
+
+impl Watch {
+    /// How often it was detached since.
+    pub(crate) fn detached(&self) -> u64 {
+        self.count.load(Relaxed) - self.before
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let mut table = self.flights.lock();
+        // The table's own and this one: nobody else watches it.
+        if Arc::strong_count(&self.count) == 2 {
+            table.watched.remove(&self.key);
+        }
     }
 }
 
@@ -114,6 +186,16 @@ impl Lead {
         self.progress.send_replace(Progress::Storing);
     }
 
+    /// Tells who waits that the response is arriving.
+    pub(crate) fn announcer(&self) -> Announcer {
+        Announcer(Arc::clone(&self.progress))
+    }
+
+    /// The origin failed, and was covered up for or not: it need not be asked in turns.
+    pub(crate) fn failed(self, how: Failed) {
+        self.progress.send_replace(Progress::Failed(how));
+    }
+
     /// The fetch is over, and this is what it brought to those who wait.
     pub(crate) fn bring(self, stored: Arc<Stored>) {
         self.progress.send_replace(Progress::Over(Some(stored)));
@@ -127,10 +209,26 @@ impl Lead {
             table.marks.retain(|_, until| now < *until);
         }
         if table.marks.len() < MAX_MARKS {
-            table.marks.insert(self.name.clone(), until);
+            table.marks.insert(xxh3_128(self.name.as_bytes()), until);
         }
         drop(table);
         self.progress.send_replace(Progress::Declined);
+    }
+}
+
+/// Tells who waits for a fetch that its response is arriving, unless it is over already.
+#[derive(Debug)]
+pub(crate) struct Announcer(Arc<watch::Sender<Progress>>);
+
+impl Announcer {
+    pub(crate) fn announce(&self, live: Arc<Live>) {
+        self.0.send_if_modified(|progress| {
+            let is_fetching = matches!(progress, Progress::Fetching);
+            if is_fetching {
+                *progress = Progress::Live(live);
+            }
+            is_fetching
+        });
     }
 }
 
@@ -143,7 +241,7 @@ impl Drop for Lead {
         }
         drop(table);
         self.progress.send_if_modified(|progress| {
-            let is_open = matches!(progress, Progress::Fetching | Progress::Storing);
+            let is_open = progress.is_open();
             if is_open {
                 *progress = Progress::Over(None);
             }
@@ -152,13 +250,14 @@ impl Drop for Lead {
     }
 }
 
-/// Waits until a fetch is over or declined, at most for `limit`; how it ended, if it did in time.
+/// Waits until something of a fetch can be used or it is over, at most for `limit`; how far it is
+/// then, if that was in time.
 pub(crate) async fn wait(
     mut progress: watch::Receiver<Progress>,
     limit: Duration,
 ) -> Option<Progress> {
-    let ended = progress.wait_for(|now| matches!(now, Progress::Over(_) | Progress::Declined));
-    match tokio::time::timeout(limit, ended).await {
+    let known = progress.wait_for(|now| !now.is_to_be_waited_for());
+    match tokio::time::timeout(limit, known).await {
         Ok(Ok(progress)) => Some(progress.clone()),
         // The sender always says how it ended before it is dropped.
         Ok(Err(_)) => Some(Progress::Over(None)),
@@ -197,6 +296,18 @@ mod tests {
         assert!(matches!(wait(second, LONG).await, Some(Progress::Over(None))));
         assert!(flights.is_empty());
         drop(lead(&flights));
+    }
+
+    #[test]
+    fn who_only_follows_leads_nobody() {
+        let flights = Arc::new(Flights::default());
+        assert!(matches!(flights.follow("a"), Join::Alone));
+        let first = lead(&flights);
+        assert!(matches!(flights.follow("a"), Join::Wait(_)));
+        assert!(matches!(flights.follow("b"), Join::Alone));
+        drop(first);
+        assert!(matches!(flights.follow("a"), Join::Alone));
+        assert!(flights.is_empty());
     }
 
     #[tokio::test]
@@ -244,6 +355,22 @@ mod tests {
         drop(waiter(&flights));
         drop(new);
         assert!(flights.is_empty());
+    }
+
+    #[test]
+    fn who_watches_a_key_sees_each_time_it_is_detached() {
+        let flights = Arc::new(Flights::default());
+        flights.detach("a");
+        let (first, other) = (flights.watch("a"), flights.watch("b"));
+        flights.detach("a");
+        let second = flights.watch("a");
+        flights.detach_all();
+        assert_eq!((first.detached(), second.detached(), other.detached()), (2, 1, 1));
+        drop(first);
+        flights.detach("a");
+        assert_eq!(second.detached(), 2);
+        drop((second, other));
+        assert!(flights.lock().watched.is_empty());
     }
 
     #[test]

@@ -1,18 +1,22 @@
 //! The handle of an HTTP cache: purge and statistics, for who operates it.
 
 use std::{
-    error::Error as StdError,
-    fmt,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
+use http::{HeaderMap, Request};
 use tachikoma_cache::{Entries, Error, Removed};
 
 use crate::{
+    PurgeError,
+    budget::Budget,
+    cache_status,
+    empty_body::EmptyBody,
     flight::Flights,
-    key::{Key, Target},
+    key::{Key, Target, rewrite},
     policy::{Options, decision::Decision},
+    rules::{Base, Rules, without},
     stats::{Counters, HttpCacheStats, add_one},
     storage::Storage,
 };
@@ -21,11 +25,17 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) storage: Storage,
-    pub(crate) options: Options,
+    pub(crate) options: Base,
+    pub(crate) rules: Rules,
     pub(crate) max_body_size: usize,
     pub(crate) wait_limit: Duration,
+    pub(crate) finish_limit: Duration,
+    /// The bytes of all bodies that are arriving to be stored.
+    pub(crate) fills: Budget,
     pub(crate) flights: Arc<Flights>,
     pub(crate) counters: Counters,
+    /// Without it, nothing is asked for a second time.
+    pub(crate) empty_body: Option<EmptyBody>,
 }
 
 impl Shared {
@@ -39,24 +49,70 @@ impl Shared {
         SystemTime::UNIX_EPOCH + Duration::from_millis(millis)
     }
 
+    /// What a request is about, and the options that hold for it. What is to be ignored of its
+    /// query is taken away here.
+    pub(crate) fn target<B>(&self, request: &mut Request<B>) -> (Option<Target>, Arc<Options>) {
+        let of = |request: &Request<B>| {
+            Target::of(request.uri(), request.headers(), request.extensions())
+        };
+        let target = of(request);
+        let (host, path) = match &target {
+            Some(target) => (target.host(), target.path()),
+            None => ("", request.uri().path()),
+        };
+        let options = self.rules.options(&self.options, host, path, request.headers());
+        if options.ignore_query.is_empty() || request.uri().query().is_none() {
+            return (target, options);
+        }
+        rewrite(request, |uri| without(uri, &options.ignore_query));
+        (of(request), options)
+    }
+
     /// Counts and logs a decision; the response says it itself.
     pub(crate) fn decided(&self, decision: &Decision) {
         self.counters.count(decision);
-        tracing::debug!(decision = decision.name(), ?decision, "response cache");
+        let said = || cache_status::member(decision).unwrap_or_default();
+        tracing::debug!(decision = decision.name(), cache_status = said(), "response cache");
     }
 
     /// Removes what an unsafe request made invalid. A store that fails keeps the removal and
     /// retries it; the request does not fail for it.
-    pub(crate) async fn invalidate(&self, keys: &[Key]) {
+    ///
+    /// Returns whether it is done, in a store that no other process has.
+    pub(crate) async fn invalidate(&self, keys: &[Key]) -> bool {
         add_one(&self.counters.invalidations);
-        if let Err(error) = self.remove(keys).await {
-            add_one(&self.counters.pending_invalidations);
-            // Counted; while the store is away, a line for each would be a flood.
-            tracing::debug!(%error, "an invalidation is not in yet");
+        match self.remove(keys).await {
+            Ok(removed) => removed.redis.is_none(),
+            Err(error) => {
+                add_one(&self.counters.pending_invalidations);
+                // Counted; while the store is away, a line for each would be a flood.
+                tracing::debug!(%error, "an invalidation is not in yet");
+                false
+            }
         }
     }
 
-    async fn remove(&self, keys: &[Key]) -> Result<Removed, Error> {
+    /// The target that a request for this one has, when what is to be ignored is taken away.
+    pub(crate) fn as_requested(&self, target: Target) -> Target {
+        let none = HeaderMap::new();
+        let options = self.rules.options(&self.options, target.host(), target.path(), &none);
+        let left = target.uri().and_then(|uri| without(&uri, &options.ignore_query));
+        left.as_ref().and_then(Target::from_uri).unwrap_or(target)
+    }
+
+    /// Makes what is stored under these keys stale; see [`Storage::soften`].
+    pub(crate) async fn soften(&self, keys: &[Key], tag: Option<&str>) -> Result<Removed, Error> {
+        for key in keys {
+            self.flights.detach(key.url());
+        }
+        let softened = self.storage.soften(keys, tag, &self.options, self.now()).await;
+        for key in keys {
+            self.flights.detach(key.url());
+        }
+        softened
+    }
+
+    pub(crate) async fn remove(&self, keys: &[Key]) -> Result<Removed, Error> {
         let detach = || {
             for key in keys {
                 self.flights.detach(key.url());
@@ -82,6 +138,10 @@ impl HttpCache {
         Self { shared }
     }
 
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     /// Removes all that is stored for a URL, each variant; how many responses, in each tier.
     ///
     /// The URL is absolute, as its requests name it (`http://shop.test/cart?id=1`): its path and
@@ -92,8 +152,8 @@ impl HttpCache {
     /// [`PurgeError::Url`], and [`PurgeError::Store`] if the store failed; with the kind
     /// [`Pending`](tachikoma_cache::ErrorKind::Pending) the removal is kept and retried.
     pub async fn purge_url(&self, url: &str) -> Result<Removed, PurgeError> {
-        let target = Target::parse(url).ok_or_else(|| PurgeError::Url(url.to_owned()))?;
-        self.shared.remove(&[target.key()]).await.map_err(PurgeError::Store)
+        let key = self.key_of(url)?;
+        self.shared.remove(&[key]).await.map_err(PurgeError::Store)
     }
 
     /// How many responses [`purge_url`](Self::purge_url) would remove now.
@@ -102,8 +162,8 @@ impl HttpCache {
     ///
     /// [`PurgeError::Url`], and [`PurgeError::Store`] if the store failed.
     pub async fn count_url(&self, url: &str) -> Result<u64, PurgeError> {
-        let target = Target::parse(url).ok_or_else(|| PurgeError::Url(url.to_owned()))?;
-        self.shared.storage.count(&target.key()).await.map_err(PurgeError::Store)
+        let key = self.key_of(url)?;
+        self.shared.storage.count(&key).await.map_err(PurgeError::Store)
     }
 
     /// Invalidates all responses with a tag (`Surrogate-Key`, `Cache-Tag`).
@@ -132,38 +192,7 @@ impl HttpCache {
 
     /// What this cache did since it was built. Costs less than a microsecond.
     pub fn stats(&self) -> HttpCacheStats {
-        self.shared.counters.read()
-    }
-}
-
-/// A purge failed.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum PurgeError {
-    /// Not an absolute `http` or `https` URL, nor a path.
-    Url(String),
-    /// The store says why.
-    Store(Error),
-}
-
-impl fmt::Display for PurgeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Url(url) => write!(
-                f,
-                "{url:?} is not a URL; allowed are an absolute one (http://host/path?query) and a \
-                 path (/path)"
-            ),
-            Self::Store(_) => f.write_str("the store did not take the purge"),
-        }
-    }
-}
-
-impl StdError for PurgeError {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        match self {
-            Self::Url(_) => None,
-            Self::Store(error) => Some(error),
-        }
+        let fill_bytes = self.shared.fills.used() as u64;
+        HttpCacheStats { fill_bytes, ..self.shared.counters.read() }
     }
 }

@@ -4,7 +4,6 @@
 
 use std::time::SystemTime;
 
-use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode,
     header::{CONTENT_LENGTH, DATE},
@@ -12,21 +11,21 @@ use http::{
 
 use crate::policy::{date, directives::ResponseDirectives, fields::remove_unstored};
 
-/// The head as it is stored: without what is not, with its true length and a `Date`.
+/// The head as it is stored: without what is not, with its true length, as far as it is known yet,
+/// and a `Date`.
 ///
 /// A missing `Date` is the time of receipt (RFC 9110 §6.6.1): caches further on count from it.
 pub(crate) fn to_store(
     mut headers: HeaderMap,
     directives: &ResponseDirectives,
     status: StatusCode,
-    body: &Bytes,
+    length: Option<u64>,
     received: SystemTime,
 ) -> HeaderMap {
     remove_unstored(&mut headers, directives);
-    if status == StatusCode::NO_CONTENT {
-        headers.remove(CONTENT_LENGTH);
-    } else {
-        headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    match length.filter(|_| status != StatusCode::NO_CONTENT) {
+        Some(length) => drop(headers.insert(CONTENT_LENGTH, HeaderValue::from(length))),
+        None => drop(headers.remove(CONTENT_LENGTH)),
     }
     if date::read(&headers, &DATE).valid().is_none() {
         set(&mut headers, DATE, &httpdate::fmt_http_date(received));
@@ -39,4 +38,9 @@ pub(crate) fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         headers.insert(name, value);
     }
+}
+
+/// What `Content-Length` says, if that is a number.
+pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
 }

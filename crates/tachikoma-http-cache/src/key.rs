@@ -7,8 +7,10 @@
 #[cfg_attr(not(feature = "axum"), path = "key/plain.rs")]
 mod nested;
 
-use http::{Extensions, HeaderMap, Uri, header::HOST};
+use http::{Extensions, HeaderMap, Uri, header::HOST, uri::Authority};
 use xxhash_rust::xxh3::xxh3_128;
+
+pub(crate) use nested::rewrite;
 
 /// Stands for "no `Host`". A real request can never name it: userinfo is refused.
 const NO_HOST: &str = "-@-";
@@ -76,6 +78,28 @@ impl Target {
         Some(Self { url })
     }
 
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Its host, without the port.
+    pub(crate) fn host(&self) -> &str {
+        let rest = self.url.split_once("://").map_or("", |(_, rest)| rest);
+        let authority = rest.split_once('/').map_or(rest, |(authority, _)| authority);
+        match authority.rsplit_once(':') {
+            // The last colon of an IPv6 address stands within its brackets.
+            Some((host, port)) if !port.ends_with(']') => host,
+            _ => authority,
+        }
+    }
+
+    /// Its path, as it is sent.
+    pub(crate) fn path(&self) -> &str {
+        let rest = self.url.split_once("://").map_or("", |(_, rest)| rest);
+        let target = rest.find('/').and_then(|at| rest.get(at..)).unwrap_or("/");
+        target.split_once('?').map_or(target, |(path, _)| path)
+    }
+
     /// It as a URI, to resolve references against.
     pub(crate) fn uri(&self) -> Option<Uri> {
         self.url.parse().ok()
@@ -102,6 +126,12 @@ pub(crate) struct Key {
 }
 
 impl Key {
+    /// The URL; of a long one only what stands for it, if that is all that is known.
+    pub(crate) fn target_url(&self) -> &str {
+        let name = || self.name.strip_prefix("GET ").unwrap_or(&self.name);
+        self.whole.as_deref().unwrap_or_else(name)
+    }
+
     /// What names the resource among those of this process.
     pub(crate) fn url(&self) -> &str {
         self.whole.as_deref().unwrap_or(&self.name)
@@ -119,7 +149,18 @@ fn valid_authority(bytes: &[u8]) -> Option<&str> {
     if bytes.is_empty() || !bytes.iter().all(allowed) {
         return None;
     }
-    std::str::from_utf8(bytes).ok()
+    let text = std::str::from_utf8(bytes).ok()?;
+    // What is allowed byte by byte is not always an authority (`[`, `a:b:c`), nor one with a host.
+    let is_valid = || !text.starts_with(':') && text.parse::<Authority>().is_ok();
+    (is_usual(text) || is_valid()).then_some(text)
+}
+
+/// A name or an address of four numbers, maybe with a port: nearly all are, and need no parser.
+fn is_usual(authority: &str) -> bool {
+    let (host, port) = authority.split_once(':').unwrap_or((authority, "80"));
+    let is_host = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'.';
+    let is_port = !port.is_empty() && port.len() <= 5 && port.bytes().all(|b| b.is_ascii_digit());
+    is_port && !host.is_empty() && host.bytes().all(is_host)
 }
 
 #[cfg(test)]
@@ -168,8 +209,23 @@ mod tests {
 
     #[test]
     fn a_host_that_could_mean_two_things_has_no_key() {
-        for host in ["", "a.test/b", "a|/b", "u@a.test", "a b", "a\u{e9}.test", "a?b", "a#b", "-@-"]
-        {
+        for host in [
+            "",
+            "a.test/b",
+            "a|/b",
+            "u@a.test",
+            "a b",
+            "a\u{e9}.test",
+            "a?b",
+            "a#b",
+            "-@-",
+            "[",
+            "a]",
+            "a:b:c",
+            "a%41.test",
+            ":80",
+            ":",
+        ] {
             check("/", host, None);
         }
         assert_eq!(of("/", &["a.test", "a.test"]), None);
@@ -188,6 +244,20 @@ mod tests {
             Target::parse("/x"),
             Target::of(&"/x".parse().unwrap(), &HeaderMap::new(), &Extensions::new())
         );
+    }
+
+    #[test]
+    fn a_target_knows_its_host_and_path() {
+        for (url, host, path) in [
+            ("http://a.test/x/y?z=/", "a.test", "/x/y"),
+            ("http://a.test:8080/", "a.test", "/"),
+            ("http://[::1]:80/x:1", "[::1]", "/x:1"),
+            ("http://[::1]/", "[::1]", "/"),
+            ("/x", NO_HOST, "/x"),
+        ] {
+            let target = Target::parse(url).unwrap();
+            assert_eq!((target.host(), target.path()), (host, path), "{url}");
+        }
     }
 
     #[test]
@@ -211,7 +281,7 @@ mod tests {
         #[test]
         fn different_targets_have_different_keys(
             a in "/[a-z/?&=%|:;.]{0,8}", b in "/[a-z/?&=%|:;.]{0,8}",
-            host_a in "[a-c.:1]{1,4}", host_b in "[a-c.:1]{1,4}",
+            host_a in "[a-c.1]{1,3}(:[1-9]{1,2})?", host_b in "[a-c.1]{1,3}(:[1-9]{1,2})?",
         ) {
             let key = |path: &str, host: &str| {
                 let mut headers = HeaderMap::new();

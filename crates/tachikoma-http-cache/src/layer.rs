@@ -7,9 +7,12 @@ use tachikoma_cache::Cache;
 use tower_layer::Layer;
 
 use crate::{
+    budget::Budget,
+    empty_body::EmptyBody,
     flight::Flights,
     handle::{HttpCache, Shared},
-    policy::{Forwarded, Options},
+    policy::Forwarded,
+    rules::{Base, Rule, RuleError, Rules, query_names},
     service::HttpCacheService,
     stats::Counters,
     storage::Storage,
@@ -34,11 +37,15 @@ impl HttpCacheLayer {
     pub fn new(cache: Cache) -> Self {
         Self::with(Shared {
             storage: Storage::new(cache.entries()),
-            options: Options::default(),
+            options: Base::default(),
+            rules: Rules::default(),
             max_body_size: 8 << 20,
             wait_limit: Duration::from_secs(10),
+            finish_limit: Duration::from_secs(10),
+            fills: Budget::new(128 << 20),
             flights: Arc::new(Flights::default()),
             counters: Counters::default(),
+            empty_body: None,
         })
     }
 
@@ -51,12 +58,18 @@ impl HttpCacheLayer {
         let mut shared = Arc::try_unwrap(self.shared).unwrap_or_else(|shared| Shared {
             storage: Storage::new(shared.storage.entries().clone()),
             options: shared.options.clone(),
+            rules: shared.rules.anew(),
             max_body_size: shared.max_body_size,
             wait_limit: shared.wait_limit,
+            finish_limit: shared.finish_limit,
+            fills: Budget::new(shared.fills.limit()),
             flights: Arc::new(Flights::default()),
             counters: Counters::default(),
+            empty_body: shared.empty_body.clone(),
         });
         change(&mut shared);
+        // What rules make of the options is known anew.
+        shared.rules = shared.rules.anew();
         Self::with(shared)
     }
 
@@ -103,6 +116,82 @@ impl HttpCacheLayer {
         self.set(|shared| shared.options.ignore_cookies = on)
     }
 
+    /// Does not heed `Cache-Control` and `Pragma` of requests, which are advisory (RFC 9111
+    /// §5.2.1): no client can then make its requests reach the inner service.
+    ///
+    /// Default: off, they are heeded. A browser's reload brings what is stored where it is on.
+    #[must_use]
+    pub fn ignore_request_directives(self, on: bool) -> Self {
+        self.set(|shared| shared.options.ignore_request_directives = on)
+    }
+
+    /// Response fields that stand in for `Cache-Control` and `Expires` (RFC 9213), the most
+    /// specific
+    /// one first: the first that is a valid Structured Field governs.
+    ///
+    /// Default: `CDN-Cache-Control`. An own name before it speaks to this cache alone.
+    #[must_use]
+    pub fn targeted(self, names: impl IntoIterator<Item = HeaderName>) -> Self {
+        self.set(|shared| shared.options.targeted = names.into_iter().collect())
+    }
+
+    /// Compares the request fields that `Vary` names in their normal form (RFC 9111 §4.1):
+    /// `Accept-Language: en, de` and `DE,en;q=1.0` select the same variant.
+    ///
+    /// Default: on. Switch it off for an origin that takes the order of equally weighted languages
+    /// for a preference, which RFC 9110 §12.5.4 says nobody can rely on.
+    #[must_use]
+    pub fn normalize(self, on: bool) -> Self {
+        self.set(|shared| shared.options.normalize = on)
+    }
+
+    /// How long past its freshness a response may be sent because the origin cannot be reached
+    /// (RFC 9111 §4.2.4): the inner service failed, or its answer is marked
+    /// [`Disconnected`](crate::Disconnected). Never what says `must-revalidate`,
+    /// `proxy-revalidate`, `s-maxage` or `no-cache`.
+    ///
+    /// Default: one hour. Zero: only as `stale-if-error` allows.
+    #[must_use]
+    pub fn stale_if_disconnected(self, time: Duration) -> Self {
+        self.set(|shared| shared.options.stale_if_disconnected = time)
+    }
+
+    /// Parameters of the query that are taken away from every request, by name or pattern
+    /// (`utm_*`): neither the key nor the inner service sees them.
+    ///
+    /// Default: none.
+    ///
+    /// # Errors
+    ///
+    /// A pattern is empty or over 4,096 bytes.
+    pub fn ignore_query<S: AsRef<str>>(
+        self,
+        names: impl IntoIterator<Item = S>,
+    ) -> Result<Self, RuleError> {
+        let names = query_names(names)?;
+        Ok(self.set(|shared| shared.options.ignore_query = names))
+    }
+
+    /// Response headers that name tags, separated by commas or spaces, beside `Surrogate-Key` and
+    /// `Cache-Tag`.
+    ///
+    /// Default: none.
+    #[must_use]
+    pub fn tags_from_header(self, names: impl IntoIterator<Item = HeaderName>) -> Self {
+        self.set(|shared| shared.options.tag_headers = names.into_iter().collect())
+    }
+
+    /// One more rule, about some hosts and paths. Every rule that matches a request holds; a later
+    /// one overrules an earlier one.
+    ///
+    /// # Errors
+    ///
+    /// It would be the 65th.
+    pub fn rule(self, rule: Rule) -> Result<Self, RuleError> {
+        let rules = self.shared.rules.and(rule)?;
+        Ok(self.set(|shared| shared.rules = rules))
+    }
+
     /// Who wrote `X-Forwarded-*`, `Forwarded` and their kin.
     ///
     /// Default: [`Forwarded::Bypass`], anybody. Behind a proxy that sets them, say
@@ -128,12 +217,42 @@ impl HttpCacheLayer {
         self.set(|shared| shared.options.keep_stale = time)
     }
 
-    /// How long a request waits for another one that fetches the same, before it asks itself.
+    /// How long a request waits for the head of what another one fetches, before it asks itself.
     ///
     /// Default: 10 seconds.
     #[must_use]
     pub fn wait_limit(self, time: Duration) -> Self {
         self.set(|shared| shared.wait_limit = time)
+    }
+
+    /// How long a response that is being stored is read on when every client that read it has
+    /// gone; zero gives it up at once. What is given up is not stored.
+    ///
+    /// Default: 10 seconds.
+    #[must_use]
+    pub fn finish_limit(self, time: Duration) -> Self {
+        self.set(|shared| shared.finish_limit = time)
+    }
+
+    /// The most bytes that all responses under way hold together before they are stored. What
+    /// finds no room is streamed through and not stored.
+    ///
+    /// Default: 128 MiB.
+    #[must_use]
+    pub fn max_fill_bytes(self, bytes: usize) -> Self {
+        self.set(|shared| shared.fills = Budget::new(bytes))
+    }
+
+    /// How to make the body of a request that the cache sends by itself, after the client's: to
+    /// complete a stored part (RFC 9111 §3.3), where the origin answers with what does not belong
+    /// to it, and the whole is to be asked for. `B` is the body of the requests of the inner
+    /// service: `.empty_body(axum::body::Body::empty)`.
+    ///
+    /// Default: none. Then a stored part answers requests for what it has, parts under one strong
+    /// `ETag` are combined as they come, and whoever wants the whole has all of it fetched.
+    #[must_use]
+    pub fn empty_body<B: 'static>(self, make: fn() -> B) -> Self {
+        self.set(|shared| shared.empty_body = Some(EmptyBody::new(make)))
     }
 
     /// The handle of this cache, to purge it and to read its statistics. Set the options first.

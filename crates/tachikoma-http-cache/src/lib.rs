@@ -25,25 +25,42 @@
 
 mod answer;
 mod body;
+mod budget;
 mod cache_status;
+mod empty_body;
 mod exchange;
+mod explain;
+mod feed;
 mod fill;
 mod flight;
 mod future;
+#[cfg(any(test, feature = "__fuzz"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod handle;
 mod head;
+mod judge;
 mod key;
 mod layer;
+mod live;
+mod multipart;
+mod parts;
 pub mod policy;
+mod purge;
+mod rules;
 mod service;
 mod stats;
 mod storage;
 mod tags;
 
-pub use body::{CacheBody, EndUnproved};
+pub use body::{CacheBody, Disconnected, EndUnproved};
+pub use explain::{Explanation, Step};
+pub use feed::BrokenOff;
 pub use future::ResponseFuture;
-pub use handle::{HttpCache, PurgeError};
+pub use handle::HttpCache;
 pub use layer::HttpCacheLayer;
 pub use policy::Forwarded;
+pub use purge::{Purge, PurgeError};
+pub use rules::{Rule, RuleError};
 pub use service::HttpCacheService;
 pub use stats::HttpCacheStats;

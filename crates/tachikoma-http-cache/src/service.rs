@@ -7,16 +7,16 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
 use crate::{
     body::CacheBody,
     exchange::{self, Asked, Verdict},
+    feed::BoxError,
     future::ResponseFuture,
     handle::Shared,
-    key::Target,
     policy::{decision::Bypass, request::admit},
 };
 
@@ -40,7 +40,7 @@ where
     S::Error: Send + 'static,
     B: Body + Send + 'static,
     R: Body<Data = Bytes> + Send + 'static,
-    R::Error: Send,
+    R::Error: Into<BoxError>,
 {
     type Response = Response<CacheBody<R>>;
     type Error = S::Error;
@@ -51,13 +51,19 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let shared = Arc::clone(&self.shared);
-        let headers = request.headers();
-        let target = Target::of(request.uri(), headers, request.extensions());
         let has_body = !request.body().is_end_stream();
-        let admitted = admit(request.method(), headers, has_body, &shared.options);
+        let (target, options) = shared.target(&mut request);
+        let headers = request.headers();
+        let admitted = admit(request.method(), headers, has_body, &options);
         let (target, facts) = match (target, admitted) {
+            (Some(target), Err(Bypass::Method)) if request.method() == Method::POST => {
+                let inner = self.inner.clone();
+                return ResponseFuture::waiting(exchange::post(
+                    shared, inner, request, target, options,
+                ));
+            }
             (target, Err(why)) => {
                 let inner = self.inner.clone();
                 return ResponseFuture::waiting(exchange::pass(
@@ -70,10 +76,10 @@ where
             }
             (Some(target), Ok(facts)) => (target, facts),
         };
-        let asked = Asked { key: target.key(), facts };
+        let asked = Asked { key: target.key(), facts, options };
         if let Some(found) = shared.storage.peek(&asked.key, headers, &asked.facts)
             && let Verdict::Answer(decision, stored) =
-                exchange::verdict(found, &asked.facts, shared.now())
+                exchange::verdict(found, headers, &asked.facts, shared.now())
             && let Some(stored) = stored.response()
         {
             shared.decided(&decision);

@@ -32,6 +32,8 @@ pub struct HttpCacheStats {
     pub invalidations: u64,
     /// Invalidations that the store has not taken yet; it retries them.
     pub pending_invalidations: u64,
+    /// Bytes of bodies that are arriving to be stored, now.
+    pub fill_bytes: u64,
 }
 
 #[derive(Debug, Default)]
@@ -88,6 +90,7 @@ impl Counters {
             incomplete: read(&self.incomplete),
             invalidations: read(&self.invalidations),
             pending_invalidations: read(&self.pending_invalidations),
+            fill_bytes: 0,
         }
     }
 }

@@ -1,15 +1,18 @@
 //! Keeps responses in the cache below, and finds the one that a request selects.
 //!
 //! A response that nothing but its URL selects lies under its primary key. Where `Vary` selected
-//! one, an index lies there, and each variant under a key of its own that is never used twice, so
-//! that no fill can touch what another one stored. Only the fill of the primary key makes anything
-//! visible, and that goes through a lease: an invalidation during the fetch is not undone.
+//! one, an index lies there, and each variant under a key of its own. Whoever fetches takes a lease
+//! first: of the primary key while nothing is known of the URL, else of its variant, so that
+//! variants are fetched side by side, also by several processes. An invalidation during the fetch
+//! is not undone: it ends the lease of the primary key; or it takes the index away, whose random
+//! generation a variant must meet again to be listed; or its tag is among those of the variant.
 //!
-//! Two processes that add variants at the same moment may lose one: it is fetched once more.
+//! The index is changed by one at a time: under a lock in this process, and a short lease.
 //!
 //! Never decides what may be stored or reused. A store that fails is a miss, never an error.
 
 mod form;
+mod purge;
 mod stored;
 
 use std::{
@@ -24,6 +27,7 @@ use http::{HeaderMap, HeaderName, header::DATE};
 use tachikoma_cache::{
     Entries, EntryLease, Error, Health, Removed, Ttl, expiry::MAX_TTL, invalidation::MAX_TAGS,
 };
+use tokio::sync::{Mutex, MutexGuard};
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 use crate::{
@@ -31,29 +35,63 @@ use crate::{
     policy::{Options, date, decision::Forward, request::RequestFacts},
 };
 
+pub(crate) use purge::{Matching, beginning, matching};
 pub(crate) use stored::{Index, Stored, StoredResponse, Variant};
 
 /// At most this many variants of one URL are kept: the most recent ones.
 const MAX_VARIANTS: usize = 32;
 
+/// How often a variant tries to get into the index that others are changing; each time it waits
+/// a few milliseconds longer, in all about half a second.
+const LIST_TRIES: u32 = 12;
+
+/// Locks for the indexes, shared by hash.
+const LOCKS: usize = 16;
+
+/// Where a response belongs that is fetched for a request: under the primary key, or into the index
+/// of this generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Place(Option<u128>);
+
 /// What is stored for a request.
 #[derive(Debug)]
 pub(crate) enum Found {
     /// This response is selected.
-    Response(Arc<Stored>),
+    Response(Arc<Stored>, Place),
     /// Nothing is, and why; and the request fields that are known to select its variants.
-    Nothing(Forward, Vec<HeaderName>),
+    Nothing(Forward, Vec<HeaderName>, Place),
+}
+
+impl Found {
+    /// Nothing is known of this URL.
+    pub(crate) fn nothing() -> Self {
+        Self::Nothing(Forward::UriMiss, Vec::new(), Place::default())
+    }
+
+    pub(crate) fn place(&self) -> Place {
+        match self {
+            Self::Response(_, place) | Self::Nothing(_, _, place) => *place,
+        }
+    }
 }
 
 /// What allows a response to be stored.
 #[derive(Debug)]
 pub(crate) enum Right {
     /// This does.
-    Lease(EntryLease),
+    Lease(FillLease),
     /// Nothing: another process is fetching it.
     Held,
     /// Nothing: the store does not work.
     Failed,
+}
+
+/// The right to store a response in its place.
+#[derive(Debug)]
+pub(crate) struct FillLease {
+    lease: EntryLease,
+    /// The variant's own key and the generation of the index that it belongs to.
+    variant: Option<(u128, u128)>,
 }
 
 /// The store could not say what it has.
@@ -67,13 +105,15 @@ pub(crate) struct Storage {
     /// Makes the names of variants unique: random per process, counted within it.
     seed: u64,
     next: AtomicU64,
+    /// Held by who changes an index.
+    locks: [Mutex<()>; LOCKS],
 }
 
 impl Storage {
     pub(crate) fn new(entries: Entries) -> Self {
         // The random state of the standard library's maps is the one source of randomness here.
         let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0_u8);
-        Self { entries, seed, next: AtomicU64::new(0) }
+        Self { entries, seed, next: AtomicU64::new(0), locks: Default::default() }
     }
 
     pub(crate) fn entries(&self) -> &Entries {
@@ -93,16 +133,16 @@ impl Storage {
                 Ok(found) => return Some(found),
                 Err(index) => index,
             },
-            None => return Some(Found::Nothing(Forward::UriMiss, Vec::new())),
+            None => return Some(Found::nothing()),
         };
-        let variants = variants(&index);
+        let (variants, place) = (variants(&index), place(&index));
         for variant in candidates(variants, request, facts) {
             let stored = self.entries.peek::<Stored>(&key.variant(variant.id))?;
             if let Some(stored) = under(key, stored).filter(|stored| selected(stored, request)) {
-                return Some(Found::Response(stored));
+                return Some(Found::Response(stored, place));
             }
         }
-        Some(Found::Nothing(Forward::VaryMiss, names(variants)))
+        Some(Found::Nothing(Forward::VaryMiss, names(variants), place))
     }
 
     /// What a request selects.
@@ -117,16 +157,16 @@ impl Storage {
                 Ok(found) => return Ok(found),
                 Err(index) => index,
             },
-            None => return Ok(Found::Nothing(Forward::UriMiss, Vec::new())),
+            None => return Ok(Found::nothing()),
         };
-        let variants = variants(&index);
+        let (variants, place) = (variants(&index), place(&index));
         for variant in candidates(variants, request, facts) {
             let stored = self.get(&key.variant(variant.id)).await?;
             if let Some(stored) = under(key, stored).filter(|stored| selected(stored, request)) {
-                return Ok(Found::Response(stored));
+                return Ok(Found::Response(stored, place));
             }
         }
-        Ok(Found::Nothing(Forward::VaryMiss, names(variants)))
+        Ok(Found::Nothing(Forward::VaryMiss, names(variants), place))
     }
 
     async fn get(&self, name: &str) -> Result<Option<Arc<Stored>>, StoreFailed> {
@@ -136,10 +176,19 @@ impl Storage {
         })
     }
 
-    /// The right to store a response of this key, to be taken before the origin is asked.
-    pub(crate) async fn begin(&self, key: &Key) -> Right {
-        match self.entries.begin(&key.name).await {
-            Ok(lease) if lease.may_store() => Right::Lease(lease),
+    /// The right to store a response, to be taken before the origin is asked. `variant` names what
+    /// is fetched among the variants of its URL.
+    pub(crate) async fn begin(&self, key: &Key, place: Place, variant: &str) -> Right {
+        let variant = place.0.map(|generation| {
+            let seed = u64::try_from(generation & u128::from(u64::MAX)).unwrap_or_default();
+            (xxh3_128_with_seed(variant.as_bytes(), seed), generation)
+        });
+        let begun = match variant {
+            Some((id, _)) => self.entries.begin(&key.variant(id)).await,
+            None => self.entries.begin(&key.name).await,
+        };
+        match begun {
+            Ok(lease) if lease.may_store() => Right::Lease(FillLease { lease, variant }),
             Ok(_) if self.entries.cache().health() == Health::Up => Right::Held,
             _ => Right::Failed,
         }
@@ -149,7 +198,7 @@ impl Storage {
     pub(crate) async fn fill(
         &self,
         key: &Key,
-        lease: EntryLease,
+        lease: FillLease,
         stored: Arc<Stored>,
         options: &Options,
         now: SystemTime,
@@ -158,35 +207,87 @@ impl Storage {
         let keep = response.terms.worth_keeping(now, options.keep_stale);
         let keep = keep.clamp(Duration::from_millis(1), MAX_TTL);
         let tags = response.tags.clone();
-        let known = under(key, self.get(&key.name).await.unwrap_or_default());
-        let is_alone = known.as_deref().is_none_or(|known| known.index().is_none());
-        if response.selector.fields.is_empty() && is_alone {
-            return self.entries.fill(lease, stored, Ttl::from(keep), tags).await;
-        }
-        let id = self.unique(key);
-        let variant = Variant {
+        let variant = |id| Variant {
             id,
             created: date::read(&response.headers, &DATE).valid().unwrap_or(now),
             expires: now + keep,
             selector: response.selector.clone(),
             tags: tags.clone(),
         };
-        let name = key.variant(id);
-        self.entries.put(&name, stored, Ttl::from(keep), &tags).await?;
-        let (index, replaced) = with_variant(key, known.as_deref(), variant, now);
-        let life = index.variants.iter().map(|variant| variant.expires).max();
-        let life = life.and_then(|end| end.duration_since(now).ok()).unwrap_or(keep);
-        let tags: Vec<String> = all_tags(&index.variants);
-        let index = Arc::new(Stored::Index(index));
-        let visible = self.entries.fill(lease, index, Ttl::from(life.min(MAX_TTL)), tags).await;
+        if let Some((id, generation)) = lease.variant {
+            let variant = variant(id);
+            if !self.entries.fill(lease.lease, stored, Ttl::from(keep), &tags).await? {
+                return Ok(false);
+            }
+            return self.list(key, generation, variant, now).await;
+        }
+        let _one = self.lock(key).await;
+        let known = under(key, self.get(&key.name).await.unwrap_or_default());
+        let known = known.as_deref().and_then(Stored::index);
+        if response.selector.fields.is_empty() && known.is_none() {
+            return self.entries.fill(lease.lease, stored, Ttl::from(keep), tags).await;
+        }
+        let id = self.unique(key);
+        let variant = variant(id);
+        self.entries.put(&key.variant(id), stored, Ttl::from(keep), &tags).await?;
+        let generation = known.map_or_else(|| self.unique(key), |index| index.generation);
+        let (index, replaced) = with_variant(key, generation, known, variant, now);
+        let visible = self.fill_index(lease.lease, index, now).await;
         // What nothing points to any more would only wait for its end.
-        let orphans = if matches!(visible, Ok(true)) {
-            replaced.into_iter().map(|id| key.variant(id)).collect()
-        } else {
-            vec![name]
-        };
-        self.drop_orphans(&orphans).await;
+        let orphans = if matches!(visible, Ok(true)) { replaced } else { vec![id] };
+        self.drop_orphans(key, &orphans).await;
         visible
+    }
+
+    /// Lists a variant that is stored in the index of its generation; whether it is visible now.
+    async fn list(
+        &self,
+        key: &Key,
+        generation: u128,
+        variant: Variant,
+        now: SystemTime,
+    ) -> Result<bool, Error> {
+        let _one = self.lock(key).await;
+        for attempt in 1..=LIST_TRIES {
+            let lease = self.entries.begin(&key.name).await?;
+            if lease.may_store() {
+                // Read under the lease: whoever changes it from here on ends the lease.
+                let known = under(key, self.entries.get(&key.name).await?);
+                let known = known.as_deref().and_then(Stored::index);
+                let Some(known) = known.filter(|known| known.generation == generation) else {
+                    // Invalidated meanwhile.
+                    break;
+                };
+                let id = variant.id;
+                let (index, gone) =
+                    with_variant(key, generation, Some(known), variant.clone(), now);
+                if self.fill_index(lease, index, now).await? {
+                    self.drop_orphans(key, &gone).await;
+                    return Ok(!gone.contains(&id));
+                }
+            }
+            pause(Duration::from_millis(u64::from(attempt) * 7)).await;
+        }
+        self.drop_orphans(key, &[variant.id]).await;
+        Ok(false)
+    }
+
+    async fn fill_index(
+        &self,
+        lease: EntryLease,
+        index: Index,
+        now: SystemTime,
+    ) -> Result<bool, Error> {
+        let life = index.variants.iter().map(|variant| variant.expires).max();
+        let life = life.and_then(|end| end.duration_since(now).ok()).unwrap_or_default();
+        let life = life.clamp(Duration::from_millis(1), MAX_TTL);
+        let tags: Vec<String> = all_tags(&index.variants);
+        self.entries.fill(lease, Arc::new(Stored::Index(index)), Ttl::from(life), tags).await
+    }
+
+    async fn lock(&self, key: &Key) -> MutexGuard<'_, ()> {
+        let hash = xxh3_128_with_seed(key.name.as_bytes(), self.seed) % LOCKS as u128;
+        self.locks[usize::try_from(hash).unwrap_or_default()].lock().await
     }
 
     /// Removes all that is stored under these keys; how many responses that were.
@@ -232,8 +333,9 @@ impl Storage {
         Ok(live)
     }
 
-    async fn drop_orphans(&self, names: &[String]) {
-        if let Err(error) = self.entries.remove(names).await {
+    async fn drop_orphans(&self, key: &Key, ids: &[u128]) {
+        let names: Vec<String> = ids.iter().map(|id| key.variant(*id)).collect();
+        if let Err(error) = self.entries.remove(&names).await {
             tracing::debug!(%error, "an unused variant stays until its end");
         }
     }
@@ -256,14 +358,18 @@ fn whole_or_index(stored: Arc<Stored>, facts: &RequestFacts) -> Result<Found, Ar
         Stored::Index(_) => Err(stored),
         // A header that no key holds could have changed the answer to this request.
         Stored::Response(_) if !facts.must_select.is_empty() => {
-            Ok(Found::Nothing(Forward::VaryMiss, Vec::new()))
+            Ok(Found::Nothing(Forward::VaryMiss, Vec::new(), Place::default()))
         }
-        Stored::Response(_) => Ok(Found::Response(stored)),
+        Stored::Response(_) => Ok(Found::Response(stored, Place::default())),
     }
 }
 
 fn variants(stored: &Stored) -> &[Variant] {
     stored.index().map_or(&[], |index| &index.variants)
+}
+
+fn place(stored: &Stored) -> Place {
+    Place(stored.index().map(|index| index.generation))
 }
 
 /// The request fields that select among these variants.
@@ -295,7 +401,7 @@ pub(crate) fn brought(
 ) -> Option<Found> {
     let stored = under(key, Some(stored)).filter(|stored| selected(stored, request))?;
     let covers = stored.response()?.selector.covers(&facts.must_select);
-    covers.then_some(Found::Response(stored))
+    covers.then_some(Found::Response(stored, Place::default()))
 }
 
 fn selected(stored: &Stored, request: &HeaderMap) -> bool {
@@ -305,23 +411,30 @@ fn selected(stored: &Stored, request: &HeaderMap) -> bool {
 /// An index with one more variant, and the variants that it no longer lists.
 fn with_variant(
     key: &Key,
-    known: Option<&Stored>,
+    generation: u128,
+    known: Option<&Index>,
     variant: Variant,
     now: SystemTime,
 ) -> (Index, Vec<u128>) {
-    let known = known.and_then(Stored::index).map_or(&[][..], |index| &index.variants);
-    let (mut kept, gone): (Vec<_>, Vec<_>) = known
-        .iter()
-        .cloned()
-        .partition(|known| known.selector != variant.selector && known.expires > now);
+    let known = known.map_or(&[][..], |index| &index.variants);
+    let (mut kept, gone): (Vec<_>, Vec<_>) = known.iter().cloned().partition(|known| {
+        known.selector != variant.selector && known.id != variant.id && known.expires > now
+    });
     let mut gone: Vec<u128> = gone.into_iter().map(|variant| variant.id).collect();
+    gone.retain(|id| *id != variant.id);
     kept.push(variant);
     // Where several match, the one with the most recent `Date` is selected (RFC 9111 §4).
     kept.sort_by_key(|variant| variant.created);
     while kept.len() > 1 && (kept.len() > MAX_VARIANTS || all_tags(&kept).len() > MAX_TAGS) {
         gone.push(kept.remove(0).id);
     }
-    (Index { whole: key.whole.clone(), variants: kept }, gone)
+    (Index { whole: key.whole.clone(), generation, variants: kept }, gone)
+}
+
+/// Waits in real time.
+pub(crate) async fn pause(time: Duration) {
+    // Nothing ever comes, so it is the limit that ends it.
+    let _ = tokio::time::timeout(time, std::future::pending::<()>()).await;
 }
 
 /// The index carries the tags of its variants: so an invalidation of any of them ends a fill that

@@ -128,7 +128,10 @@ impl Line {
             method: request.method().to_string(),
             target: request.uri().to_string(),
             version: request.version(),
-            host: text(headers, &HOST),
+            host: match request.uri().authority() {
+                Some(authority) => authority.to_string(),
+                None => text(headers, &HOST),
+            },
             user_agent: text(headers, &USER_AGENT),
             referer: text(headers, &REFERER),
             status: 0,

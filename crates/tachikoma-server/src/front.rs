@@ -8,17 +8,20 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::body::Body;
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::header::CONNECTION;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use tachikoma_cache::Clock;
 use tower::ServiceExt as _;
 use tower::util::BoxCloneSyncService;
 
 use crate::access_log::{AccessLog, Line};
+use crate::config::Limits;
 use crate::listener::{Handler, Peer};
 use crate::observed::ObservedBody;
 use crate::problem::{method_not_allowed, problem};
-use crate::proxy::fields::{drop_claims, is_only_chunked};
-use crate::proxy::{about_this_server, target};
+use crate::proxy::fields::{drop_claims, is_only_chunked, strip_hop_by_hop};
+use crate::proxy::target::{self, Refusal};
+use crate::proxy::{Proxy, about_this_server, upgrade};
 use crate::traffic::Traffic;
 
 /// A service that answers a part of the public paths.
@@ -28,9 +31,18 @@ pub(crate) type Route = BoxCloneSyncService<Request<Body>, Response<Body>, Infal
 #[derive(Clone)]
 pub(crate) struct Front(Arc<Inner>);
 
+/// The upstreams, behind the response cache.
+#[derive(Clone)]
+pub(crate) struct Upstreams {
+    pub(crate) cached: Route,
+    pub(crate) direct: Route,
+    pub(crate) proxy: Proxy,
+}
+
 struct Inner {
     api: Option<Route>,
-    upstream: Option<Route>,
+    upstreams: Option<Upstreams>,
+    limits: Limits,
     own_host: HeaderValue,
     traffic: Arc<Traffic>,
     log: AccessLog,
@@ -41,36 +53,41 @@ impl Front {
     /// `own_host` stands in for the `Host` that an HTTP/1.0 request may leave out.
     pub(crate) fn new(
         api: Option<Route>,
-        upstream: Option<Route>,
+        upstreams: Option<Upstreams>,
+        limits: Limits,
         own_host: HeaderValue,
         traffic: Arc<Traffic>,
         log: AccessLog,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self(Arc::new(Inner { api, upstream, own_host, traffic, log, clock }))
+        Self(Arc::new(Inner { api, upstreams, limits, own_host, traffic, log, clock }))
     }
 
     async fn answer(&self, mut request: Request<Body>) -> Response<Body> {
-        if let Err(refusal) = target::normalise(&mut request, &self.0.own_host) {
-            return if refusal.status == StatusCode::METHOD_NOT_ALLOWED {
-                method_not_allowed(target::ALLOWED_METHODS, refusal.detail)
-            } else {
-                problem(refusal.status, refusal.detail)
-            };
+        let version = request.version();
+        let wanted = upgrade::wanted(&request);
+        if let Err(refusal) = self.admit(&mut request) {
+            return last(refused(refusal), version);
         }
-        if !is_only_chunked(request.headers()) {
-            let detail = "No transfer coding but chunked is understood here.";
-            return problem(StatusCode::NOT_IMPLEMENTED, detail);
-        }
-        drop_claims(request.headers_mut());
         let path = request.uri().path();
         if path == "*" {
             return about_this_server();
         }
         let is_api = path == "/api" || path.starts_with("/api/");
-        let route = match (&self.0.api, &self.0.upstream) {
+        let route = match (&self.0.api, &self.0.upstreams) {
             (Some(api), _) if is_api => api,
-            (_, Some(upstream)) => upstream,
+            (_, Some(upstreams)) => match upstreams.proxy.check(&request) {
+                // A connection that becomes another protocol's is nothing to be cached.
+                Ok(()) => match wanted {
+                    // A connection that becomes another protocol's is nothing to be cached.
+                    Some(wanted) => {
+                        request.extensions_mut().insert(wanted);
+                        &upstreams.direct
+                    }
+                    None => &upstreams.cached,
+                },
+                Err(refusal) => return refused(refusal),
+            },
             _ => return problem(StatusCode::NOT_FOUND, "There is nothing at this path."),
         };
         match route.clone().oneshot(request).await {
@@ -78,6 +95,43 @@ impl Front {
             Err(never) => match never {},
         }
     }
+
+    /// Refuses what two servers could read differently, and removes what ends at this hop, so that
+    /// the response cache decides about the very request that is forwarded.
+    fn admit(&self, request: &mut Request<Body>) -> Result<(), Refusal> {
+        target::bounded(request, &self.0.limits)?;
+        let secure = request.extensions().get::<Peer>().is_some_and(|peer| peer.secure);
+        target::normalise(request, &self.0.own_host, secure)?;
+        if !is_only_chunked(request.headers()) {
+            return Err(Refusal {
+                status: StatusCode::NOT_IMPLEMENTED,
+                detail: "No transfer coding but chunked is understood here.",
+            });
+        }
+        strip_hop_by_hop(request.headers_mut()).map_err(|_| Refusal {
+            status: StatusCode::BAD_REQUEST,
+            detail: "Connection names a field that is not for this connection alone.",
+        })?;
+        drop_claims(request.headers_mut());
+        Ok(())
+    }
+}
+
+fn refused(refusal: Refusal) -> Response<Body> {
+    if refusal.status == StatusCode::METHOD_NOT_ALLOWED {
+        return method_not_allowed(target::ALLOWED_METHODS, refusal.detail);
+    }
+    problem(refusal.status, refusal.detail)
+}
+
+/// The last answer on its connection: what follows a request that is refused for its form may be
+/// a part of it.
+fn last(mut response: Response<Body>, version: Version) -> Response<Body> {
+    // HTTP/2 has other means, and no such field.
+    if version <= Version::HTTP_11 {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 impl Handler for Front {
@@ -85,7 +139,7 @@ impl Handler for Front {
         let Inner { traffic, log, clock, .. } = &*self.0;
         let started = clock.now();
         let line = log.is_on().then(|| {
-            let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip());
+            let peer = request.extensions().get::<Peer>().map(|peer| peer.address.ip());
             Line::of_request(&request, peer, clock.wall())
         });
         let counted = traffic.begin();

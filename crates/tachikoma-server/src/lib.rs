@@ -21,6 +21,8 @@ pub mod shutdown;
 pub mod telemetry;
 mod throttle;
 mod timed;
+#[cfg_attr(not(feature = "tls"), path = "tls_off.rs")]
+mod tls;
 mod traffic;
 
 pub use server::Server;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::body::Body;
+use futures_util::FutureExt as _;
 use http::{HeaderValue, Request, Response};
 use tachikoma_cache::{Cache, CacheConfig};
 use tachikoma_http_cache::{HttpCache, HttpCacheLayer};
@@ -16,23 +17,28 @@ use tower::{Layer as _, Service, ServiceExt as _};
 
 use crate::access_log::AccessLog;
 use crate::admin::Admin;
-use crate::admin::snapshot::Sources;
+use crate::admin::snapshot::{Origins, Sources};
 use crate::api::{self, ApiState};
-use crate::config::values::{self, Upstream};
-use crate::config::{Config, Secrets, same_place};
-use crate::front::{Front, Route};
+use crate::config::upstreams::Origin;
+use crate::config::{Config, Secrets, same_place, values};
+use crate::front::{Front, Route, Upstreams};
 use crate::listener::{self, Terms};
 use crate::proxy::Proxy;
 use crate::shutdown::{self, Shutdown};
+use crate::tls::{Acceptor, Trust};
 use crate::traffic::Traffic;
 
 /// How long the database may take to end what is under way.
 const DATABASE_CLOSE: Duration = Duration::from_secs(5);
 
+/// How long writing the snapshot of the cache may take at the end.
+const SNAPSHOT_SAVE: Duration = Duration::from_secs(30);
+
 /// A server that holds its ports and is ready to serve.
 pub struct Server {
     public: TcpListener,
     address: SocketAddr,
+    scheme: &'static str,
     admin: Option<(TcpListener, SocketAddr)>,
     secrets: Secrets,
     front: Front,
@@ -41,6 +47,7 @@ pub struct Server {
     traffic: Arc<Traffic>,
     cache: Cache,
     responses: HttpCache,
+    origins: Origins,
     in_memory: bool,
     api: Option<ApiState>,
 }
@@ -63,10 +70,11 @@ impl Server {
                 Some((listener, at))
             }
         };
-        if let Some(upstream) = &config.upstream {
-            refuse_loop(upstream, address).await?;
+        let origins = config.origins();
+        for origin in &origins {
+            refuse_loop(origin, address).await?;
         }
-        let cache = open_cache(&config).await.context("cache")?;
+        let cache = open_cache(config.cache.reveal()).await.context("cache")?;
         let clock = Arc::clone(cache.clock());
         let api = if config.api {
             Some(
@@ -77,31 +85,50 @@ impl Server {
         } else {
             None
         };
-        // Its keys are apart from those of the data; what `Last-Modified` lets be guessed is.
-        let layer = HttpCacheLayer::new(cache.namespace("http")?).heuristic(true);
+        // Its keys are apart from those of the data.
+        let layer = config.response_cache(cache.namespace("http")?)?;
         let responses = layer.handle();
         let api_route = api.clone().map(|state| behind(&layer, api::router(state)));
-        let upstream = config
-            .upstream
-            .as_ref()
-            .map(|upstream| behind(&layer, Proxy::new(upstream, config.proxy, Arc::clone(&clock))));
+        let trust = origins.iter().any(|origin| origin.url.is_secure());
+        let trust = trust.then(|| Trust::load(config.tls.upstream_ca.as_deref())).transpose()?;
+        let upstreams = if origins.is_empty() {
+            None
+        } else {
+            let proxy = Proxy::new(&origins, trust.as_ref(), rand::random(), &clock)?;
+            Some(Upstreams {
+                cached: behind(&layer, proxy.clone()),
+                direct: BoxCloneSyncService::new(proxy.clone()),
+                proxy,
+            })
+        };
+        let behind_the_cache = Origins {
+            api: api.clone().map(|state| BoxCloneSyncService::new(api::router(state))),
+            upstreams: upstreams.as_ref().map(|upstreams| upstreams.direct.clone()),
+        };
         let own_host = HeaderValue::from_str(&address.to_string())?;
         let log = AccessLog::start(config.access_log).context("the access log cannot start")?;
         let traffic = Arc::new(Traffic::default());
         let front = Front::new(
             api_route,
-            upstream,
+            upstreams,
+            config.limits,
             own_host,
             Arc::clone(&traffic),
             log.clone(),
             Arc::clone(&clock),
         );
-        let terms = Terms::new(config.limits, config.drain.0, clock);
+        let acceptor = match (&config.tls.cert, &config.tls.key) {
+            (Some(cert), Some(key)) => Some(Acceptor::load(cert, key, clock.wall())?),
+            _ => None,
+        };
+        let scheme = if acceptor.is_some() { "https" } else { "http" };
+        let terms = Terms::new(config.limits, config.drain.0, clock).within(acceptor);
         let secrets = config.secrets;
         let in_memory = config.cache.is_memory();
         Ok(Self {
             public,
             address,
+            scheme,
             admin,
             secrets,
             front,
@@ -110,6 +137,7 @@ impl Server {
             traffic,
             cache,
             responses,
+            origins: behind_the_cache,
             in_memory,
             api,
         })
@@ -136,6 +164,7 @@ impl Server {
     ///
     /// A listener fails for good.
     pub async fn run(self, shutdown: Shutdown) -> anyhow::Result<()> {
+        let cache = self.cache.clone();
         // The admin listener outlives the public one: it says how the draining goes.
         let (public_is_done, admin_shutdown) = shutdown::channel();
         let sources = Arc::new(Sources {
@@ -148,6 +177,7 @@ impl Server {
             terms: self.terms.clone(),
             log: self.log.clone(),
             draining: shutdown.clone(),
+            origins: self.origins,
         });
         let admin = self.admin.map(|(listener, address)| {
             tracing::info!(address = %format_args!("http://{address}"), "admin");
@@ -155,7 +185,7 @@ impl Server {
             let terms = self.terms.for_admin();
             tokio::spawn(listener::serve(listener, handler, terms, admin_shutdown))
         });
-        tracing::info!(address = %format_args!("http://{}", self.address), "serving");
+        tracing::info!(address = %format_args!("{}://{}", self.scheme, self.address), "serving");
         let served = listener::serve(self.public, self.front, self.terms, shutdown).await;
         public_is_done.ask();
         if let Some(admin) = admin {
@@ -166,9 +196,23 @@ impl Server {
         {
             tracing::warn!("the database did not close in time");
         }
+        save_snapshot(&cache).await;
         self.log.close();
         tracing::info!("stopped");
         served
+    }
+}
+
+/// Writes what the cache holds, if it is to start warm the next time.
+async fn save_snapshot(cache: &Cache) {
+    if cache.stats().snapshot.is_none() {
+        return;
+    }
+    match tokio::time::timeout(SNAPSHOT_SAVE, cache.save_snapshot()).await {
+        Ok(Ok(entries)) => tracing::info!(entries, "snapshot written"),
+        // It was logged where it happened.
+        Ok(Err(_)) => {}
+        Err(_) => tracing::warn!("the snapshot was not written in time"),
     }
 }
 
@@ -178,13 +222,34 @@ impl Server {
 /// hangs must not cost it more than 300 ms.
 const STORE_TIMEOUT: &str = "120ms";
 
-async fn open_cache(config: &Config) -> Result<Cache, tachikoma_cache::Error> {
+async fn open_cache(url: &str) -> Result<Cache, tachikoma_cache::Error> {
     let settings = CacheConfig {
-        url: Some(config.cache.reveal().to_owned()),
+        url: Some(url.to_owned()),
         store_timeout: Some(STORE_TIMEOUT.to_owned()),
         ..CacheConfig::default()
     };
     Cache::from_config(&settings).await
+}
+
+/// Refuses what the cache would refuse of its URL when it is opened.
+///
+/// It does so before it waits for anything, and on a runtime that nobody drives no server is asked.
+///
+/// # Errors
+///
+/// The setting that is not known or not allowed.
+pub(crate) fn check_cache(config: &Config) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("the runtime cannot start")?;
+    let _entered = runtime.enter();
+    let (place, options) = config.cache.reveal().split_once('?').unwrap_or_default();
+    // A snapshot would be read now, and written when this cache goes.
+    let options = options.split('&').filter(|option| !option.starts_with("snapshot"));
+    let url = format!("{place}?{}", options.collect::<Vec<_>>().join("&"));
+    match open_cache(if place.is_empty() { config.cache.reveal() } else { &url }).now_or_never() {
+        Some(Err(error)) => Err(anyhow::Error::new(error).context("cache")),
+        _ => Ok(()),
+    }
 }
 
 /// Puts the response cache in front of a service.
@@ -199,13 +264,14 @@ where
 }
 
 /// Refuses an upstream whose name leads back to this server's own port.
-async fn refuse_loop(upstream: &Upstream, own: SocketAddr) -> anyhow::Result<()> {
+async fn refuse_loop(origin: &Origin, own: SocketAddr) -> anyhow::Result<()> {
+    let Origin { name, url, .. } = origin;
     // An unknown name is no reason not to start: the origin's name may appear later.
-    let found = tokio::net::lookup_host((upstream.host(), upstream.port())).await;
+    let found = tokio::net::lookup_host((url.host(), url.port())).await;
     for at in found.into_iter().flatten() {
         anyhow::ensure!(
             !same_place(own, at),
-            "upstream: {upstream} is this server itself; give the address of the origin server"
+            "{name}: {url} is this server itself; give the address of the origin server"
         );
     }
     Ok(())

@@ -1,5 +1,5 @@
 //! Decides when the server stops: at the first SIGTERM or SIGINT it drains, at the second it ends
-//! at once.
+//! at once. SIGHUP is no reason to stop.
 
 use std::io;
 
@@ -66,6 +66,7 @@ pub fn on_signals() -> io::Result<Shutdown> {
 struct Signals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
 }
 
 #[cfg(unix)]
@@ -75,14 +76,21 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
         })
     }
 
     /// Waits for a signal and returns the exit code that shells give it: 128 and its number.
     async fn next(&mut self) -> i32 {
-        tokio::select! {
-            _ = self.terminate.recv() => 128 + 15,
-            _ = self.interrupt.recv() => 128 + 2,
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return 128 + 15,
+                _ = self.interrupt.recv() => return 128 + 2,
+                // Whoever sends it wants the settings read again, not an end without draining.
+                _ = self.hangup.recv() => {
+                    tracing::warn!("SIGHUP changes nothing: settings are read once, at the start");
+                }
+            }
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Puts a deadline on each wait for a piece of a body and for a reader who stopped reading.
+//! Puts a deadline on each wait for a piece of a body and for a reader who stopped reading, and a
+//! bound on what a body may bring.
 //!
 //! It bounds the time between two pieces, not the whole: a long download is fine as long as it
 //! moves.
@@ -20,17 +21,25 @@ use tokio::sync::Notify;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// No piece of a body came within the time allowed.
+/// Why a body ended before its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Stalled;
+pub(crate) enum Broken {
+    /// No piece of it came within the time allowed.
+    Stalled,
+    /// More of it came than is allowed.
+    TooLarge,
+}
 
-impl fmt::Display for Stalled {
+impl fmt::Display for Broken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("no more of the body came in time")
+        f.write_str(match self {
+            Self::Stalled => "no more of the body came in time",
+            Self::TooLarge => "the body is larger than is allowed",
+        })
     }
 }
 
-impl std::error::Error for Stalled {}
+impl std::error::Error for Broken {}
 
 /// A timer that is set when a wait begins and forgotten when it ends.
 struct Wait {
@@ -56,18 +65,25 @@ impl Wait {
 }
 
 pin_project! {
-    /// A body whose next piece must come within a limit; else it ends with [`Stalled`].
+    /// A body whose next piece must come within a limit; else it ends with [`Broken`].
     pub(crate) struct TimedBody<B> {
         #[pin]
         inner: B,
         wait: Wait,
+        left: u64,
         progress: Option<Arc<Notify>>,
     }
 }
 
 impl<B> TimedBody<B> {
     pub(crate) fn new(inner: B, limit: Duration, clock: Arc<dyn Clock>) -> Self {
-        Self { inner, wait: Wait::new(limit, clock), progress: None }
+        Self { inner, wait: Wait::new(limit, clock), left: u64::MAX, progress: None }
+    }
+
+    /// Lets at most this many bytes through.
+    pub(crate) fn at_most(mut self, bytes: u64) -> Self {
+        self.left = bytes;
+        self
     }
 
     /// Tells `progress` of each piece that came.
@@ -96,11 +112,18 @@ where
                 if let Some(progress) = this.progress {
                     progress.notify_one();
                 }
+                if let Some(Ok(frame)) = &frame {
+                    let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+                    match this.left.checked_sub(length) {
+                        Some(left) => *this.left = left,
+                        None => return Poll::Ready(Some(Err(Broken::TooLarge.into()))),
+                    }
+                }
                 Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
             }
             Poll::Pending => {
                 ready!(this.wait.poll(cx));
-                Poll::Ready(Some(Err(Stalled.into())))
+                Poll::Ready(Some(Err(Broken::Stalled.into())))
             }
         }
     }

@@ -1,12 +1,13 @@
 //! A TCP proxy that breaks what passes through it, to test what a client does then.
 //!
 //! It decides nothing by chance: each fault is set by the test and holds from that moment for
-//! open and new connections alike. Faults concern what the server answers; requests pass
-//! unchanged, except that a stalled proxy forwards nothing at all.
+//! open and new connections alike. Faults concern what the server answers unless their name says
+//! otherwise; a stalled proxy forwards nothing at all.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -29,8 +30,15 @@ pub enum Fault {
     CutAfter(u64),
     /// Flips the lowest bit of the reply byte at this offset, counted from 0.
     CorruptAt(u64),
+    /// Forwards this many bytes of requests, then closes the connection.
+    CutRequestsAfter(u64),
+    /// Flips the lowest bit of the request byte at this offset, counted from 0.
+    CorruptRequestAt(u64),
     /// Forwards replies at this many bytes per second.
     Throttle(u32),
+    /// Ends the direction of replies, as a server does that will not answer any more, and goes on
+    /// taking requests.
+    HalfClose,
 }
 
 #[derive(Debug)]
@@ -49,7 +57,7 @@ struct State {
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
-    target: u16,
+    target: AtomicU16,
     port: u16,
 }
 
@@ -77,7 +85,7 @@ impl FaultProxy {
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
             changed: Condvar::new(),
-            target,
+            target: AtomicU16::new(target),
             port: lease.port(),
         });
         let acceptor = thread::spawn({
@@ -107,7 +115,18 @@ impl FaultProxy {
             self.drop_connections();
             self.wake_acceptor();
         }
+        if fault == Fault::HalfClose {
+            for [client, _] in self.shared.lock().open.values() {
+                let _ = client.shutdown(Shutdown::Write);
+            }
+        }
         self.wait_for_listener(fault != Fault::Refuse);
+    }
+
+    /// From now on new connections lead to another port of 127.0.0.1, as after a failover by name.
+    /// Open ones stay where they are.
+    pub fn retarget(&self, target: u16) {
+        self.shared.target.store(target, Ordering::Release);
     }
 
     /// Closes all current connections; new ones are treated as before.
@@ -203,7 +222,8 @@ fn accept_until_closed(shared: &Arc<Shared>) {
 
 fn serve(shared: &Arc<Shared>, number: u64, client: TcpStream) {
     // A client whose server cannot be reached sees its connection closed.
-    let Ok(server) = TcpStream::connect(("127.0.0.1", shared.target)) else {
+    let Ok(server) = TcpStream::connect(("127.0.0.1", shared.target.load(Ordering::Acquire)))
+    else {
         return;
     };
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
@@ -232,18 +252,14 @@ fn pump(shared: &Shared, mut from: TcpStream, mut to: TcpStream, replies: bool) 
         if version != since {
             (seen, since) = (0, version);
         }
-        let bytes = &mut buffer[..length];
-        let go_on = if replies {
-            forward(&mut to, bytes, fault, seen)
-        } else {
-            to.write_all(bytes).is_ok()
-        };
+        let go_on = forward(&mut to, &mut buffer[..length], fault, seen, replies);
         seen += length as u64;
         if length == 0 || !go_on {
             break;
         }
     }
-    if replies {
+    let cut = matches!(shared.lock().fault, Fault::CutRequestsAfter(_));
+    if replies || cut {
         let _ = to.shutdown(Shutdown::Both);
         let _ = from.shutdown(Shutdown::Both);
     } else {
@@ -251,27 +267,19 @@ fn pump(shared: &Shared, mut from: TcpStream, mut to: TcpStream, replies: bool) 
     }
 }
 
-/// Writes one piece of a reply as the fault says; `false` ends the connection.
-fn forward(to: &mut TcpStream, bytes: &mut [u8], fault: Fault, seen: u64) -> bool {
+/// Writes one piece as the fault says; `false` ends the connection.
+fn forward(to: &mut TcpStream, bytes: &mut [u8], fault: Fault, seen: u64, replies: bool) -> bool {
     match fault {
-        Fault::Pass => to.write_all(bytes).is_ok(),
-        Fault::Delay(delay) => {
+        Fault::Stall | Fault::Refuse => false,
+        Fault::Delay(delay) if replies => {
             thread::sleep(delay);
             to.write_all(bytes).is_ok()
         }
-        Fault::Stall | Fault::Refuse => false,
-        Fault::CutAfter(limit) => {
-            let left = usize::try_from(limit.saturating_sub(seen)).unwrap_or(usize::MAX);
-            to.write_all(&bytes[..left.min(bytes.len())]).is_ok() && left > bytes.len()
-        }
-        Fault::CorruptAt(offset) => {
-            let place = offset.checked_sub(seen).and_then(|place| usize::try_from(place).ok());
-            if let Some(byte) = place.and_then(|place| bytes.get_mut(place)) {
-                *byte ^= 1;
-            }
-            to.write_all(bytes).is_ok()
-        }
-        Fault::Throttle(rate) => {
+        Fault::CutAfter(limit) if replies => cut(to, bytes, limit, seen),
+        Fault::CutRequestsAfter(limit) if !replies => cut(to, bytes, limit, seen),
+        Fault::CorruptAt(offset) if replies => corrupt(to, bytes, offset, seen),
+        Fault::CorruptRequestAt(offset) if !replies => corrupt(to, bytes, offset, seen),
+        Fault::Throttle(rate) if replies => {
             // Ten pieces a second: slow enough to see, small enough to be smooth.
             let piece = usize::try_from(rate / 10).unwrap_or(usize::MAX).max(1);
             bytes.chunks(piece).all(|chunk| {
@@ -279,5 +287,24 @@ fn forward(to: &mut TcpStream, bytes: &mut [u8], fault: Fault, seen: u64) -> boo
                 to.write_all(chunk).is_ok()
             })
         }
+        Fault::HalfClose if replies => {
+            // Fails when it has been done.
+            let _ = to.shutdown(Shutdown::Write);
+            true
+        }
+        _ => to.write_all(bytes).is_ok(),
     }
+}
+
+fn cut(to: &mut TcpStream, bytes: &[u8], limit: u64, seen: u64) -> bool {
+    let left = usize::try_from(limit.saturating_sub(seen)).unwrap_or(usize::MAX);
+    to.write_all(&bytes[..left.min(bytes.len())]).is_ok() && left > bytes.len()
+}
+
+fn corrupt(to: &mut TcpStream, bytes: &mut [u8], offset: u64, seen: u64) -> bool {
+    let place = offset.checked_sub(seen).and_then(|place| usize::try_from(place).ok());
+    if let Some(byte) = place.and_then(|place| bytes.get_mut(place)) {
+        *byte ^= 1;
+    }
+    to.write_all(bytes).is_ok()
 }

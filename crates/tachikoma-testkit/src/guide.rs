@@ -11,6 +11,9 @@ struct GettingStarted;
 #[doc = include_str!("../../../docs/src/data-cache.md")]
 struct DataCache;
 
+#[doc = include_str!("../../../docs/src/loading.md")]
+struct Loading;
+
 #[doc = include_str!("../../../docs/src/redis.md")]
 struct Redis;
 
@@ -19,6 +22,12 @@ struct Tags;
 
 #[doc = include_str!("../../../docs/src/failures.md")]
 struct Failures;
+
+#[doc = include_str!("../../../docs/src/observing.md")]
+struct Observing;
+
+#[doc = include_str!("../../../docs/src/snapshot.md")]
+struct Snapshot;
 
 #[doc = include_str!("../../../docs/src/response-cache.md")]
 struct ResponseCache;

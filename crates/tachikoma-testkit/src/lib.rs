@@ -18,6 +18,7 @@ mod port;
 mod process;
 mod redis;
 mod resp;
+mod rows;
 mod stopwatch;
 
 pub use fault::{Fault, FaultProxy};
@@ -26,4 +27,5 @@ pub use port::free_port;
 pub use process::wait_until;
 pub use redis::{RedisBuilder, RedisServer};
 pub use resp::{Connection, Resp};
+pub use rows::{FAULT_ROWS, FaultRow};
 pub use stopwatch::Stopwatch;

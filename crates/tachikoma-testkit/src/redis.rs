@@ -144,6 +144,26 @@ impl RedisServer {
         format!("redis://{login}127.0.0.1:{}/0", self.port())
     }
 
+    /// Adds the user `tachikoma` of an ACL file with the rights that it lists, on keys of all
+    /// namespaces and with another password; returns the URL for them. A restart forgets the user.
+    ///
+    /// # Panics
+    ///
+    /// If the file has no such user, or the server does not take the line.
+    #[must_use]
+    pub fn url_of_user_in(&self, file: &str) -> String {
+        let text = fs::read_to_string(file).unwrap_or_else(|error| panic!("{file}: {error}"));
+        let line = text.lines().find_map(|line| line.strip_prefix("user tachikoma "));
+        let words = line.unwrap_or_else(|| panic!("{file} has no user tachikoma")).split(' ');
+        let set = ["ACL", "SETUSER", "tachikoma", "reset"]
+            .into_iter()
+            .chain(words)
+            .chain(["~*", ">test"]);
+        let answer = self.command(&set.collect::<Vec<_>>());
+        assert_eq!(answer, Resp::Simple("OK".to_owned()), "{file}");
+        format!("redis://tachikoma:test@127.0.0.1:{}/0", self.port())
+    }
+
     /// The URL of database 0 with `?namespace=…`.
     #[must_use]
     pub fn url_with(&self, namespace: &str) -> String {

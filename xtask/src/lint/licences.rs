@@ -1,4 +1,5 @@
-//! Which licences and sources a dependency may have.
+//! Which licences and sources a dependency may have, and which crates are not to be depended on
+//! (DS-22, DS-40).
 //!
 //! The expressions are SPDX ones (`AND`, `OR`, `WITH`, parentheses), plus `/` for `OR`, which old
 //! crates use. A dependency without an expression, or from anywhere but a registry, is refused.
@@ -6,6 +7,14 @@
 use super::{Finding, list};
 use crate::Failure;
 use crate::metadata::{Metadata, Package};
+
+/// Crates that no dependency may bring in, and why: bytes from a cache are not to be trusted.
+const REFUSED: [(&str, &str); 4] = [
+    ("bincode", "it is unmaintained (RUSTSEC-2025-0141)"),
+    ("rkyv", "it reads values out of bytes that nobody has checked"),
+    ("serde_yml", "it is unsound and unmaintained"),
+    ("serde_cbor", "it is unmaintained (RUSTSEC-2021-0127)"),
+];
 
 /// What is not allowed by `xtask/licences.txt`.
 pub(super) fn findings(metadata: &Metadata) -> Result<Vec<Finding>, Failure> {
@@ -15,6 +24,9 @@ pub(super) fn findings(metadata: &Metadata) -> Result<Vec<Finding>, Failure> {
 
 fn refusal(package: &Package, allowed: &[String]) -> Option<Finding> {
     let name = format!("{} {}", package.name, package.version);
+    if let Some((_, why)) = REFUSED.iter().find(|(refused, _)| *refused == package.name) {
+        return Some(format!("{name}: {why}"));
+    }
     if let Some(source) = &package.source
         && !source.starts_with("registry+")
         && !source.starts_with("sparse+")
@@ -106,9 +118,23 @@ mod tests {
             name: "a".into(),
             version: "1.0.0".into(),
             licence: licence.map(Into::into),
+            description: None,
+            keywords: 0,
+            categories: 0,
+            published: true,
             source: source.map(Into::into),
             features: vec![],
             targets: vec![],
+        }
+    }
+
+    #[test]
+    fn ds_22_a_refused_crate_is_named_with_the_reason() {
+        let allowed = ["MIT".to_owned()];
+        for (refused, why) in REFUSED {
+            let mut found = package(Some("MIT"), Some("registry+https://example.com"));
+            found.name = refused.into();
+            assert!(refusal(&found, &allowed).is_some_and(|text| text.contains(why)), "{refused}");
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod licences;
 mod links;
+mod publish;
 mod spelling;
 mod text;
 
@@ -36,6 +37,7 @@ pub(crate) fn run(report: Report) -> Result<bool, Failure> {
     session.cargo("documentation", documents.env("RUSTDOCFLAGS", "-D warnings"));
     let metadata = Metadata::read()?;
     session.check("licences", || licences::findings(&metadata));
+    session.check("publishable", || publish::findings(&metadata));
     for package in metadata.members().filter(|package| package.is_library()) {
         session.feature_combinations(package);
     }

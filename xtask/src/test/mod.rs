@@ -1,11 +1,12 @@
 //! Runs every test of the workspace and says how many ran.
 //!
 //! In order: what the tests need, all test binaries (nextest if it is installed), documentation
-//! examples, targets that are built apart (features that begin with `__`), and the examples that
-//! say `// xtask: run`. A skipped test fails the run, and so do fewer suites, cases or stores than
-//! the committed floor: a test that silently stopped running is a failure.
+//! examples, targets that are built apart (features that begin with `__`), the examples that say
+//! `// xtask: run`, and the public HTTP cache tests. A skipped test fails the run, and so do fewer
+//! suites, cases or stores than the committed floor: a test that silently stopped running is a
+//! failure.
 
-mod count;
+pub(crate) mod count;
 mod floor;
 
 use std::fs;
@@ -16,7 +17,7 @@ use self::count::Count;
 use self::floor::Floor;
 use crate::metadata::Metadata;
 use crate::process::{Ended, Report, Timer, cargo, output, run as run_process};
-use crate::{Failure, json, root, tools};
+use crate::{Failure, conformance, json, root, tools};
 
 /// An example whose source has this line is run as a test.
 const RUN_MARK: &str = "// xtask: run";
@@ -29,13 +30,14 @@ pub(crate) fn run(report: Report) -> Result<bool, Failure> {
     let floor = Floor::read(&root().join("xtask/floor.txt"))?;
 
     session.heading("what the tests need");
-    tools::ensure(report)?;
+    tools::ensure(tools::TESTS, report)?;
     session.test_binaries()?;
     session.heading("documentation examples");
     session.cargo(&["test", "--workspace", "--doc", "--no-fail-fast"])?;
     let metadata = Metadata::read()?;
     session.targets_apart(&metadata)?;
     session.examples(&metadata)?;
+    session.conformance();
     Ok(session.finish(&floor))
 }
 
@@ -98,6 +100,23 @@ impl Session {
             self.count.case("examples", &name, passed);
         }
         Ok(())
+    }
+
+    /// Measures the public HTTP cache tests: one case for each way of using the cache.
+    fn conformance(&mut self) {
+        self.heading("conformance");
+        match conformance::check(self.report) {
+            Ok(outcome) => {
+                outcome.lines().for_each(|line| self.report.line(format!("    {line}")));
+                for problem in outcome.problems() {
+                    self.count.case("conformance", problem, false);
+                }
+                if outcome.problems().is_empty() {
+                    outcome.names().for_each(|name| self.count.case("conformance", name, true));
+                }
+            }
+            Err(failure) => self.count.case("conformance", &failure, false),
+        }
     }
 
     /// Runs cargo, shows its lines and counts the tests in them.

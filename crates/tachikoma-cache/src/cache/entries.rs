@@ -9,13 +9,14 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 
 use super::Cache;
+use super::many::MANY;
 use crate::clock::Clock;
 use crate::codec::{TypeOps, own_object};
-use crate::entry::{Entry, Value};
-use crate::error::Error;
+use crate::entry::{Entry, Object, Value};
+use crate::error::{BatchError, Error};
 use crate::expiry::Ttl;
 use crate::glob::Glob;
-use crate::invalidation::Group;
+use crate::invalidation::{Group, Marks};
 use crate::key::Key;
 use crate::pattern::Pattern;
 use crate::store::{Cursor, Guarantee, Item, Lease, Page, Peek, Removed, Want, When, Written};
@@ -63,10 +64,19 @@ impl Entries {
         let Ok(key) = self.cache.key(key) else {
             return Some(None);
         };
-        let mut found = None;
+        let (mut found, mut undecoded) = (None, None);
         let peek = self.cache.shared().peek(&key, &mut |entry, guarantee| {
-            found = self.decoded(&key, entry, guarantee);
+            if guarantee.is_fresh() && entry.is_decoded() {
+                found = own_object(entry).ok();
+            }
+            if found.is_none() {
+                // The type's own code, and who hears of its errors, do not run under a lock.
+                undecoded = Some((entry.clone(), guarantee));
+            }
         });
+        if let Some((entry, guarantee)) = undecoded {
+            found = self.decoded(&key, &entry, guarantee);
+        }
         (peek != Peek::Ask).then_some(found)
     }
 
@@ -86,13 +96,34 @@ impl Entries {
         Ok(found.and_then(|(entry, guarantee)| self.decoded(&keys[0], &entry, guarantee)))
     }
 
+    /// The objects of these keys, in their order, as [`Cache::get_many`] gives values.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cache::get_many`].
+    pub async fn get_many<V: Value>(
+        &self,
+        keys: &[impl AsRef<str>],
+    ) -> Result<Vec<Option<Arc<V>>>, Error> {
+        let shared = self.cache.shared();
+        let keys = self.cache.keys_of(keys)?;
+        let mut found = Vec::with_capacity(keys.len());
+        for chunk in keys.chunks(MANY) {
+            let entries = shared.counted(shared.store.read(chunk, &shared.cx()).await)?;
+            found.extend(chunk.iter().zip(entries).map(|(key, entry)| {
+                entry.and_then(|(entry, guarantee)| self.decoded(key, &entry, guarantee))
+            }));
+        }
+        Ok(found)
+    }
+
     fn decoded<V: Value>(
         &self,
         key: &Key<'_>,
         entry: &Entry,
         guarantee: Guarantee,
     ) -> Option<Arc<V>> {
-        if guarantee != Guarantee::Fresh {
+        if !guarantee.is_fresh() {
             return None;
         }
         match own_object(entry) {
@@ -139,16 +170,18 @@ impl Entries {
             return Ok(false);
         };
         let tags = Group::tags(tags)?;
-        let ops = TypeOps::own::<V>();
-        let key = lease.key.clone();
-        let when = When::Leased(&right);
-        let stored = self.cache.put(&key, value, ops, ttl.into(), &tags, when).await?;
-        if stored == Written::Stored {
-            lease.lease = None;
-        } else {
-            self.cache.shared().counters.refused_fills.add_one();
+        let (shared, name) = (self.cache.shared(), lease.key.clone());
+        let (key, cx, ops) = (self.cache.key(&name)?, shared.cx(), TypeOps::own::<V>());
+        let marks =
+            if tags.is_empty() { Marks::default() } else { Marks::new(&tags, right.groups) };
+        let entry = shared.counted(shared.entry(ttl.into(), ops, value, marks, cx.now))?;
+        lease.lease = None; // From here on it is the store's.
+        let written = shared.store.write(&key, entry, When::Leased(&right), &cx).await;
+        let stored = shared.counted(written)? == Written::Stored;
+        if !stored {
+            shared.counters.refused_fills.add_one();
         }
-        Ok(stored == Written::Stored)
+        Ok(stored)
     }
 
     /// Stores an object whatever was there.
@@ -168,18 +201,28 @@ impl Entries {
         self.cache.put(key, value, ops, ttl.into(), &tags, When::Always).await.map(|_| ())
     }
 
+    /// Stores several objects whatever was there, as [`Cache::set_many`] stores values.
+    ///
+    /// # Errors
+    ///
+    /// [`BatchError`], as [`Cache::set_many`].
+    pub async fn put_many<V: Value, S: AsRef<str>>(
+        &self,
+        items: Vec<(String, Arc<V>)>,
+        ttl: impl Into<Ttl>,
+        tags: impl IntoIterator<Item = S>,
+    ) -> Result<(), BatchError> {
+        let items = items.into_iter().map(|(key, value)| (key, value as Object)).collect();
+        self.cache.put_many(items, TypeOps::own::<V>(), ttl.into(), Group::tags(tags)).await
+    }
+
     /// Removes these keys.
     ///
     /// # Errors
     ///
     /// As [`Cache::delete`].
     pub async fn remove<S: AsRef<str>>(&self, keys: &[S]) -> Result<Removed, Error> {
-        let keys: Vec<_> =
-            keys.iter().map(|key| self.cache.key(key.as_ref())).collect::<Result<_, _>>()?;
-        if keys.is_empty() {
-            return Ok(Removed::default());
-        }
-        self.cache.remove_keys(&keys).await
+        self.cache.remove_many(self.cache.keys_of(keys)?).await
     }
 
     /// As [`Cache::delete_pattern`].

@@ -1,6 +1,7 @@
-//! `get_or_load` as a caller writes it: options, then `.await`.
+//! `get_or_load` and its kin as a caller writes them: options, then `.await`.
 //!
-//! A hit is answered here, without a task, a box or an allocation; only a miss makes a future.
+//! A hit is answered here, without a task, a box or an allocation; only a miss makes a future. A
+//! stale hit that is to be renewed starts a load and is answered at once all the same.
 
 use std::future::{Future, IntoFuture};
 use std::marker::PhantomData;
@@ -8,86 +9,112 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
+use super::gives::{Adaptive, Optional, Value};
+use super::loaded::{LoadCx, Loaded};
 use super::{Cache, Hit, Source};
-use crate::codec::{Cacheable, TypeOps, json_object};
-use crate::error::{Error, LoadError};
+use crate::clock::Time;
+use crate::codec::{Cacheable, TypeOps};
+use crate::entry::{Entry, Object};
+use crate::error::LoadError;
 use crate::expiry::Ttl;
 use crate::invalidation::Group;
-use crate::key::{Key, Namespace};
+use crate::key::Key;
+use crate::load::answer::{Answer, Decision, Known, Request, Way, answer, renew};
+use crate::load::choose::{Choice, Found, choose};
 use crate::load::flight::Kind;
-use crate::load::outcome::{Failure, Outcome, SourceError};
-use crate::load::{self, Job, Loader, Ran, lookup};
+use crate::load::options::{LoadOptions, option_methods};
+use crate::load::outcome::{Failure, Loader, Made, Product, SourceError};
 use crate::shared::Shared;
 use crate::store::{Guarantee, Peek};
 
-/// A load that was asked for; `.await` it. Made by [`Cache::get_or_load`].
+/// A load that was asked for; `.await` it. Made by [`Cache::get_or_load`],
+/// [`Cache::get_or_load_optional`] and [`Cache::get_or_load_with`], which `Gives` tells apart.
 #[must_use = "it does nothing until it is awaited"]
-pub struct Load<'a, T, E, F, Tags> {
+pub struct Load<'a, T, E, F, Tags, Gives = Value> {
     cache: &'a Cache,
     key: &'a str,
     loader: F,
-    ttl: Ttl,
+    /// `None`: the cache's, so that a call without options copies none.
+    options: Option<LoadOptions>,
     tags: Tags,
-    types: PhantomData<fn() -> (T, E)>,
+    types: Types<T, E, Gives>,
 }
+
+type Types<T, E, Gives> = PhantomData<fn() -> (T, E, Gives)>;
 
 /// The tags of a load that names none.
 pub type NoTags = [&'static str; 0];
 
-impl<'a, T, E, F> Load<'a, T, E, F, NoTags> {
+impl<'a, T, E, F, Gives> Load<'a, T, E, F, NoTags, Gives> {
     pub(super) fn new(cache: &'a Cache, key: &'a str, loader: F) -> Self {
-        Self { cache, key, loader, ttl: Ttl::Default, tags: [], types: PhantomData }
+        Self { cache, key, loader, options: None, tags: [], types: PhantomData }
     }
 }
 
-impl<'a, T, E, F, Tags> Load<'a, T, E, F, Tags> {
+impl<'a, T, E, F, Tags, Gives> Load<'a, T, E, F, Tags, Gives> {
     /// How long a loaded value lives. Default: the cache's.
     ///
     /// A time that is not allowed (zero, or more than ten years) means that the value is returned
     /// but not stored; the error is counted.
-    pub fn ttl(mut self, ttl: impl Into<Ttl>) -> Self {
-        self.ttl = ttl.into();
+    pub fn ttl(self, ttl: impl Into<Ttl>) -> Self {
+        self.change(|options| options.ttl(ttl))
+    }
+
+    /// All options at once, in place of the cache's and of those set before.
+    pub fn options(mut self, options: LoadOptions) -> Self {
+        self.options = Some(options);
         self
     }
 
+    fn change(mut self, change: impl FnOnce(LoadOptions) -> LoadOptions) -> Self {
+        let options = self.options.unwrap_or_else(|| self.cache.shared().options);
+        self.options = Some(change(options));
+        self
+    }
+
+    option_methods!("for this load");
+
     /// The tags of a loaded value: [`Cache::invalidate_tag`] of any of them takes it away. Looked
     /// at on a miss only. With tags that are not allowed the value is returned but not stored.
-    pub fn tags<More>(self, tags: More) -> Load<'a, T, E, F, More>
+    pub fn tags<More>(self, tags: More) -> Load<'a, T, E, F, More, Gives>
     where
         More: IntoIterator,
         More::Item: AsRef<str>,
     {
-        let Self { cache, key, loader, ttl, types, tags: _ } = self;
-        Load { cache, key, loader, ttl, tags, types }
+        let Self { cache, key, loader, options, types, tags: _ } = self;
+        Load { cache, key, loader, options, tags, types }
     }
 }
 
 /// The future of a [`Load`]: ready at once on a hit in memory.
 #[must_use = "it does nothing until it is awaited"]
-pub enum LoadFuture<'a, T, E> {
-    /// The value was there; `None` once it was handed out.
-    Ready(Option<Hit<T>>),
+pub enum LoadFuture<'a, R, E> {
+    /// The answer was there; `None` once it was handed out.
+    Ready(Option<R>),
     /// It is being looked up or loaded.
-    Pending(BoxFuture<'a, Result<Hit<T>, LoadError<E>>>),
+    Pending(BoxFuture<'a, Result<R, LoadError<E>>>),
 }
 
-impl<T, E> Future for LoadFuture<'_, T, E> {
-    type Output = Result<Hit<T>, LoadError<E>>;
+impl<R, E> Future for LoadFuture<'_, R, E> {
+    type Output = Result<R, LoadError<E>>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.get_mut() {
             // Polled again after its end it stays pending, as a finished future may.
-            Self::Ready(hit) => hit.take().map_or(Poll::Pending, |hit| Poll::Ready(Ok(hit))),
+            Self::Ready(answer) => {
+                answer.take().map_or(Poll::Pending, |answer| Poll::Ready(Ok(answer)))
+            }
             Self::Pending(load) => load.as_mut().poll(cx),
         }
     }
 }
 
-impl<T, E> Unpin for LoadFuture<'_, T, E> {}
+impl<R, E> Unpin for LoadFuture<'_, R, E> {}
 
-impl<'a, T, E, F, Fut, Tags> IntoFuture for Load<'a, T, E, F, Tags>
+impl<'a, T, E, F, Fut, Tags> IntoFuture for Load<'a, T, E, F, Tags, Value>
 where
     T: Cacheable,
     E: Send + Sync + 'static,
@@ -97,142 +124,248 @@ where
     Tags::Item: AsRef<str>,
 {
     type Output = Result<Hit<T>, LoadError<E>>;
-    type IntoFuture = LoadFuture<'a, T, E>;
+    type IntoFuture = LoadFuture<'a, Hit<T>, E>;
 
     fn into_future(self) -> Self::IntoFuture {
-        let Self { cache, key, loader, ttl, tags, types: _ } = self;
-        let shared = cache.shared();
-        let look = Key::new(cache.namespace_ref(), key).map(|key| shared.look::<T>(&key));
-        let known = match look {
-            Ok((Some(hit), _)) => return LoadFuture::Ready(Some(hit)),
-            Ok((None, peek)) => Ok(peek),
-            Err(error) => {
-                shared.counters.misses.add_one();
-                Err(error)
-            }
-        };
-        let loader: Loader = Box::new(move || {
-            Box::pin(async move {
-                let loaded = loader().await;
-                loaded.map(|value| Arc::new(value) as _).map_err(|e| Arc::new(e) as SourceError)
+        let start = self.start(Kind::of::<T, E>(), false, |loader| {
+            Box::new(move |_| {
+                Box::pin(async move {
+                    let loaded = loader().await.map_err(|error| Arc::new(error) as SourceError);
+                    loaded.map(|value| Product::of(Made::Value(Arc::new(value))))
+                })
             })
         });
-        let request = Request {
+        match start {
+            Start::Here(Some(hit)) => LoadFuture::Ready(Some(hit)),
+            Start::Here(None) => LoadFuture::Pending(Box::pin(async { Err(LoadError::Aborted) })),
+            Start::Away(answer) => LoadFuture::Pending(Box::pin(
+                answer.map(|outcome| typed(outcome).and_then(|hit| hit.ok_or(LoadError::Aborted))),
+            )),
+        }
+    }
+}
+
+impl<'a, T, E, F, Fut, Tags> IntoFuture for Load<'a, T, E, F, Tags, Optional>
+where
+    T: Cacheable,
+    E: Send + Sync + 'static,
+    F: FnOnce() -> Fut + Send + 'static,
+    Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
+    Tags: IntoIterator,
+    Tags::Item: AsRef<str>,
+{
+    type Output = Result<Option<Hit<T>>, LoadError<E>>;
+    type IntoFuture = LoadFuture<'a, Option<Hit<T>>, E>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        let start = self.start(Kind::of::<Option<T>, E>(), true, |loader| {
+            Box::new(move |_| {
+                Box::pin(async move {
+                    let loaded = loader().await.map_err(|error| Arc::new(error) as SourceError)?;
+                    let made = loaded.map(|value| Made::Value(Arc::new(value)));
+                    Ok(Product::of(made.unwrap_or(Made::Nothing)))
+                })
+            })
+        });
+        match start {
+            Start::Here(answer) => LoadFuture::Ready(Some(answer)),
+            Start::Away(answer) => LoadFuture::Pending(Box::pin(answer.map(typed))),
+        }
+    }
+}
+
+impl<'a, T, E, F, Fut, Tags> IntoFuture for Load<'a, T, E, F, Tags, Adaptive>
+where
+    T: Cacheable,
+    E: Send + Sync + 'static,
+    F: FnOnce(LoadCx<T>) -> Fut + Send + 'static,
+    Fut: Future<Output = Result<Loaded<T>, E>> + Send + 'static,
+    Tags: IntoIterator,
+    Tags::Item: AsRef<str>,
+{
+    type Output = Result<Hit<T>, LoadError<E>>;
+    type IntoFuture = LoadFuture<'a, Hit<T>, E>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        let start = self.start(Kind::of::<Loaded<T>, E>(), false, |loader| {
+            Box::new(move |held: Option<Object>| {
+                Box::pin(async move {
+                    let loaded = loader(LoadCx::new(held)).await;
+                    loaded.map(Loaded::erased).map_err(|error| Arc::new(error) as SourceError)
+                })
+            })
+        });
+        match start {
+            Start::Here(Some(hit)) => LoadFuture::Ready(Some(hit)),
+            Start::Here(None) => LoadFuture::Pending(Box::pin(async { Err(LoadError::Aborted) })),
+            Start::Away(answer) => LoadFuture::Pending(Box::pin(
+                answer.map(|outcome| typed(outcome).and_then(|hit| hit.ok_or(LoadError::Aborted))),
+            )),
+        }
+    }
+}
+
+/// How a load begins.
+enum Start<T, Away> {
+    /// It is already over; `None`: the source has no value.
+    Here(Option<Hit<T>>),
+    Away(Away),
+}
+
+impl<T, E, F, Tags, Gives> Load<'_, T, E, F, Tags, Gives>
+where
+    T: Cacheable,
+    E: Send + Sync + 'static,
+    Tags: IntoIterator,
+    Tags::Item: AsRef<str>,
+{
+    /// Looks into memory; `erase` makes the loader of what may have to be done.
+    #[inline]
+    fn start(
+        self,
+        kind: Kind,
+        optional: bool,
+        erase: impl FnOnce(F) -> Loader,
+    ) -> Start<T, impl Future<Output = Result<Answer, Failure>> + Send + 'static> {
+        let Self { cache, key: name, loader, ref options, tags, types: _ } = self;
+        let shared = cache.shared();
+        let options = options.as_ref().unwrap_or(&shared.options);
+        let request = || Request {
             namespace: cache.namespace_ref().clone(),
-            name: key.to_owned(),
-            kind: Kind::of::<T, E>(),
+            name: name.to_owned(),
+            kind,
             tags: Group::tags(tags),
-            ttl,
-            loader,
+            options: *options,
+            ops: TypeOps::by::<T>(&shared.codecs),
+            optional,
+            loader: erase(loader),
         };
-        LoadFuture::Pending(Box::pin(look_up_or_load(Arc::clone(shared), known, request)))
-    }
-}
-
-/// What is known of a load when the memory did not have the value.
-struct Request {
-    namespace: Namespace,
-    name: String,
-    kind: Kind,
-    tags: Result<Vec<Group>, Error>,
-    ttl: Ttl,
-    loader: Loader,
-}
-
-async fn look_up_or_load<T: Cacheable, E: Send + Sync + 'static>(
-    shared: Arc<Shared>,
-    known: Result<Peek, Error>,
-    request: Request,
-) -> Result<Hit<T>, LoadError<E>> {
-    let Request { namespace, name, kind, tags, ttl, loader } = request;
-    let mut ttl = Some(ttl);
-    let (local, budget) = match known {
-        Ok(Peek::Ask) => {
-            let Ok(key) = Key::new(&namespace, name.as_str()) else {
-                return Err(LoadError::Aborted); // It was a key before.
-            };
-            let answer = lookup::look_up(&shared, &key).await;
-            let found = answer.found.as_ref().ok().and_then(Option::as_ref);
-            if let Some(hit) = shared.judge::<T>(&key, found) {
-                return Ok(hit);
+        let away = |known, request| Start::Away(answer(Arc::clone(shared), known, request));
+        let key = match Key::new(cache.namespace_ref(), name) {
+            Ok(key) => key,
+            Err(error) => {
+                shared.miss_of(cache.namespace_ref(), name);
+                shared.counters.errors.count(error.kind());
+                return away(Known::Load(None, false), request());
             }
-            if let Some(error) = answer.error() {
-                shared.note("look up", &key, &error);
-                // A store that does not answer is not asked for the right to store either.
-                ttl = None;
+        };
+        let now = shared.clock.now();
+        let Glance { value, guarantee, bytes, early, found, peek } =
+            shared.glance::<T>(&key, options, now);
+        if let Some(value) = value {
+            shared.hit(&key, bytes);
+            if early.is_some_and(|early| shared.is_time(&key, early, options)) {
+                let mut held = None;
+                shared.peek(&key, &mut |entry, guarantee| held = Some((entry.clone(), guarantee)));
+                let ops = TypeOps::by::<T>(&shared.codecs);
+                if let Some(held) = held.and_then(|found| shared.hold(&key, found, ops, optional)) {
+                    // What a memory tier shows is stored elsewhere.
+                    let local = peek != Peek::Ask && guarantee == Guarantee::Fresh;
+                    renew(shared, &key, held, local, request);
+                }
             }
-            // One budget for all of it; a fifth remains even after a slow answer, since without the
-            // right to store this load helps nobody else.
-            let left = shared.store_timeout.saturating_sub(answer.took);
-            (false, left.max(shared.store_timeout / 5))
+            return Start::Here(Some(Hit::new(value, guarantee, Source::Hit)));
         }
-        Ok(Peek::Seen | Peek::Absent) => (true, shared.store_timeout),
-        Err(error) => {
-            shared.counters.errors.count(error.kind());
-            (true, shared.store_timeout)
+        if peek == Peek::Ask {
+            return away(Known::Ask, request());
         }
-    };
-    // Stored without its tags a value could outlive an invalidation, so it is not stored then.
-    let tags = tags.unwrap_or_else(|error| {
-        shared.counters.errors.count(error.kind());
-        ttl = None;
-        Vec::new()
-    });
-    let ops = TypeOps::json::<T>();
-    let job = Job { namespace, name, kind, tags, ttl, ops, loader, budget, local, again: false };
-    let job = match load::run(&shared, job).await {
-        Ran::Done(outcome, followed) => return typed(outcome, followed),
-        Ran::Again(job) => job,
-    };
-    if job.ttl.is_some()
-        && let Some(hit) = found_meanwhile(&shared, &job.namespace, &job.name).await
-    {
-        return Ok(hit);
-    }
-    match load::run(&shared, job).await {
-        Ran::Done(outcome, followed) => typed(outcome, followed),
-        Ran::Again(_) => Err(LoadError::Aborted), // Only a first wait is in vain.
+        let ops = TypeOps::by::<T>(&shared.codecs);
+        let held = found.and_then(|found| shared.hold(&key, found, ops, optional));
+        match shared.decide(&key, held, options) {
+            Decision::Serve(answer) => Start::Here(hit_of(answer)),
+            Decision::Renew(answer, held) => {
+                renew(shared, &key, held, true, request);
+                Start::Here(hit_of(answer))
+            }
+            Decision::Load(held, has_fallback) => away(Known::Load(held, has_fallback), request()),
+        }
     }
 }
 
-/// The value, if it was stored while this caller waited in vain. Not counted again: its lookup was
-/// a miss.
-async fn found_meanwhile<T: Cacheable>(
-    shared: &Arc<Shared>,
-    namespace: &Namespace,
-    name: &str,
-) -> Option<Hit<T>> {
-    let key = Key::new(namespace, name).ok()?;
-    match lookup::look_up(shared, &key).await.found.ok()?? {
-        (entry, Guarantee::Fresh) => {
-            Some(Hit::new(json_object(&entry).ok()?, Guarantee::Fresh, Source::Hit))
+/// What memory shows of a key.
+struct Glance<T> {
+    /// A fresh value.
+    value: Option<Arc<T>>,
+    /// What is known of that.
+    guarantee: Guarantee,
+    /// Its size, if somebody wants to hear of it.
+    bytes: Option<usize>,
+    /// What tells whether it is to be renewed early, if that is asked for.
+    early: Option<Found>,
+    /// What else there is.
+    found: Option<(Entry, Guarantee)>,
+    peek: Peek,
+}
+
+impl Shared {
+    #[inline]
+    fn glance<T: Cacheable>(&self, key: &Key<'_>, options: &LoadOptions, now: Time) -> Glance<T> {
+        let (mut value, mut bytes, mut early, mut found) = (None, None, None, None);
+        let (mut undecoded, mut fresh) = (None, Guarantee::Fresh);
+        let peek = self.store.peek(key, now, &mut |entry, guarantee| {
+            if !guarantee.is_fresh() || entry.meta().negative {
+                found = Some((entry.clone(), guarantee));
+                return;
+            }
+            fresh = guarantee;
+            // Code of the type does not run under a lock: it may be slow, or use the cache.
+            value = entry.decoded::<T>();
+            if value.is_none() {
+                undecoded = Some(entry.clone());
+            }
+            if self.listeners.is_some() {
+                bytes = entry.known_bytes();
+            }
+            if options.early_refresh.is_some() {
+                early = Some(Found::of(entry.meta(), guarantee, now));
+            }
+        });
+        if let Some(entry) = undecoded {
+            value = self.decode(key, &entry);
         }
-        _ => None,
+        Glance { value, guarantee: fresh, bytes, early, found, peek }
+    }
+
+    /// Whether a fresh value is to be renewed now.
+    fn is_time(&self, key: &Key<'_>, found: Found, options: &LoadOptions) -> bool {
+        let draw = || 1.0 - rand::random::<f64>();
+        let choice = choose(Some(found), options, || self.is_throttled(key, options), draw);
+        matches!(choice, Choice::ServeAndRefresh(_))
     }
 }
 
-fn typed<T, E>(outcome: Outcome, followed: bool) -> Result<Hit<T>, LoadError<E>>
+pub(super) fn hit_of<T: Send + Sync + 'static>(answer: Answer) -> Option<Hit<T>> {
+    let Answer { object, guarantee, way } = answer;
+    let source = match way {
+        _ if guarantee.is_stale() => Source::Stale,
+        Way::Found => Source::Hit,
+        Way::Loaded => Source::Loaded,
+        Way::Joined => Source::Coalesced,
+    };
+    // The flight's kind has this very type, so the downcast cannot fail.
+    let value = object?.downcast::<T>().ok()?;
+    Some(Hit::new(value, guarantee, source))
+}
+
+fn typed<T, E>(outcome: Result<Answer, Failure>) -> Result<Option<Hit<T>>, LoadError<E>>
 where
     T: Send + Sync + 'static,
     E: Send + Sync + 'static,
 {
-    match outcome {
-        Ok(loaded) => {
-            let source = match (loaded.by_loader, followed) {
-                (false, _) => Source::Hit,
-                (true, false) => Source::Loaded,
-                (true, true) => Source::Coalesced,
-            };
-            // The flight's kind has these very types, so neither downcast can fail.
-            let value = loaded.object.downcast::<T>().map_err(|_| LoadError::Aborted)?;
-            Ok(Hit::new(value, loaded.guarantee, source))
+    outcome.map(hit_of).map_err(error_of)
+}
+
+pub(super) fn error_of<E: Send + Sync + 'static>(failure: Failure) -> LoadError<E> {
+    match failure {
+        Failure::Source(error) => {
+            error.downcast::<E>().map_or(LoadError::Aborted, LoadError::Source)
         }
-        Err(Failure::Source(error)) => {
-            Err(error.downcast::<E>().map_or(LoadError::Aborted, LoadError::Source))
-        }
-        Err(Failure::Panicked) => Err(LoadError::Panicked),
-        Err(Failure::TimedOut) => Err(LoadError::TimedOut),
-        Err(Failure::Reentrant) => Err(LoadError::Reentrant),
-        Err(Failure::Aborted) => Err(LoadError::Aborted),
+        Failure::Panicked => LoadError::Panicked,
+        Failure::TimedOut => LoadError::TimedOut,
+        Failure::Reentrant => LoadError::Reentrant,
+        Failure::NotModified => LoadError::NotModified,
+        Failure::Overloaded => LoadError::Overloaded,
+        Failure::NoRuntime => LoadError::NoRuntime,
+        Failure::Aborted | Failure::Elsewhere => LoadError::Aborted,
     }
 }

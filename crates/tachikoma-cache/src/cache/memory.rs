@@ -3,10 +3,11 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use super::config::{parse_bytes, setting};
+use super::config::setting;
 use super::{Cache, CacheBuilder, CacheConfig};
-use crate::error::Error;
-use crate::store::memory::{EvictionListener, MemoryConfig, MemoryStore};
+use crate::error::{Error, ErrorKind};
+use crate::store::memory::{EvictionListener, MemoryConfig, MemoryStore, SnapshotFile};
+use crate::units::{parse_bytes, parse_duration};
 
 /// Settings of a cache in memory. Made by [`Cache::memory`].
 pub type MemoryBuilder = CacheBuilder<MemoryConfig>;
@@ -31,10 +32,28 @@ impl CacheBuilder<MemoryConfig> {
         self
     }
 
+    /// The most bytes of one value, as they are counted for [`max_bytes`](Self::max_bytes). A
+    /// larger one is [`TooLarge`](crate::ErrorKind::TooLarge). Default: as much as the cache holds.
+    pub fn max_value_bytes(mut self, bytes: u64) -> Self {
+        self.store.max_value_bytes = bytes;
+        self
+    }
+
     /// Called with each entry that leaves the cache, and why. It must be quick; a panic in it is
     /// contained. Default: none.
     pub fn on_evict(mut self, listener: EvictionListener) -> Self {
         self.store.on_evict = Some(listener);
+        self
+    }
+
+    /// Keeps a snapshot of the cache in a file, so that the next process starts warm: read by
+    /// [`build`](Self::build), which blocks meanwhile, written when the last handle is dropped, by
+    /// [`Cache::save_snapshot`], and every so often if [`SnapshotFile::every`] says so. Default:
+    /// none.
+    ///
+    /// A file that is damaged or cannot be used is reported to the log and no error.
+    pub fn snapshot(mut self, file: impl Into<SnapshotFile>) -> Self {
+        self.store.snapshot = Some(file.into());
         self
     }
 
@@ -48,8 +67,10 @@ impl CacheBuilder<MemoryConfig> {
     /// allowed; the message names it.
     pub fn build(self) -> Result<Cache, Error> {
         self.check()?;
-        let store = MemoryStore::new(self.store.clone(), Arc::clone(&self.clock))?;
-        self.finish(store)
+        let listeners = self.listeners();
+        let (config, clock) = (self.store.clone(), Arc::clone(&self.clock));
+        let store = MemoryStore::observed(config, clock, listeners.clone())?;
+        self.finish(store, listeners)
     }
 }
 
@@ -101,13 +122,50 @@ impl From<MemoryCache> for Cache {
 }
 
 /// A cache in memory by its configuration.
-pub(super) fn build(config: &CacheConfig) -> Result<Cache, Error> {
-    let mut builder = config.apply(Cache::memory())?;
+pub(super) fn build(config: &CacheConfig, builder: CacheBuilder<()>) -> Result<Cache, Error> {
+    if config.lease.is_some() {
+        return Err(Error::new(
+            ErrorKind::Config,
+            "lease: it is about loads of several processes; a cache in memory is of one",
+        ));
+    }
+    let in_redis_only = [
+        ("memory", config.memory.is_some()),
+        ("freshness", config.freshness.is_some()),
+        ("compression", config.compression.is_some()),
+        ("compress_above", config.compress_above.is_some()),
+        ("sign_key", config.sign_key.is_some()),
+        ("accept_key", config.accept_key.is_some()),
+    ];
+    if let Some((name, _)) = in_redis_only.iter().find(|(_, set)| *set) {
+        return Err(Error::new(
+            ErrorKind::Config,
+            format!(
+                "{name}: it is about bytes in Redis; a cache in memory keeps values as they are"
+            ),
+        ));
+    }
+    let mut builder = config.apply(builder.on_store(MemoryConfig::default()))?;
+    if let Some(bytes) = &config.max_value_bytes {
+        builder = builder.max_value_bytes(setting("max_value_bytes", bytes, parse_bytes)?);
+    }
     if let Some(entries) = config.max_entries {
         builder = builder.max_entries(entries);
     }
     if let Some(bytes) = &config.max_bytes {
         builder = builder.max_bytes(setting("max_bytes", bytes, parse_bytes)?);
+    }
+    if let Some(path) = &config.snapshot {
+        let mut file = SnapshotFile::at(path);
+        if let Some(interval) = &config.snapshot_interval {
+            file = file.every(setting("snapshot_interval", interval, parse_duration)?);
+        }
+        builder = builder.snapshot(file);
+    } else if config.snapshot_interval.is_some() {
+        return Err(Error::new(
+            ErrorKind::Config,
+            "snapshot_interval: there is no snapshot; name its file",
+        ));
     }
     builder.build()
 }

@@ -1,12 +1,13 @@
 //! Stands for `redis.rs` in a build without that feature.
 
-use super::{Cache, CacheConfig};
+use super::{Cache, CacheBuilder, CacheConfig};
 use crate::error::{Error, ErrorKind};
 
 /// Says which feature is off.
 #[allow(clippy::unused_async)] // As the function that it stands for.
 pub(super) async fn connect(
     _config: &CacheConfig,
+    _builder: CacheBuilder<()>,
     _url: &str,
     _rest: Vec<(String, String)>,
 ) -> Result<Cache, Error> {

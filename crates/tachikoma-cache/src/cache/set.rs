@@ -9,7 +9,7 @@ use super::Cache;
 use crate::codec::{Cacheable, TypeOps};
 use crate::entry::Object;
 use crate::error::{Error, ErrorKind};
-use crate::expiry::Ttl;
+use crate::expiry::{Life, Ttl};
 use crate::invalidation::{Group, Marks};
 use crate::store::{When, Written};
 
@@ -72,7 +72,9 @@ async fn write<T: Cacheable>(set: Set<'_, T>, when: When<'_>) -> Result<Written,
     let Set { cache, key, value, ttl, tags } = set;
     let object = Arc::new(value) as Object;
     let tags = cache.shared().counted(tags)?;
-    cache.put(key, object, TypeOps::json::<T>(), ttl, &tags, when).await
+    let life = cache.shared().life(ttl);
+    let ops = TypeOps::by::<T>(&cache.shared().codecs);
+    cache.put(key, object, ops, life, &tags, when).await
 }
 
 impl Cache {
@@ -83,7 +85,7 @@ impl Cache {
         key: &str,
         object: Object,
         ops: TypeOps,
-        ttl: Ttl,
+        life: impl Into<Life>,
         tags: &[Group],
         when: When<'_>,
     ) -> Result<Written, Error> {
@@ -99,7 +101,7 @@ impl Cache {
                 Marks::new(tags, at)
             }
         };
-        let entry = shared.counted(shared.entry(ttl, ops, object, marks, cx.now))?;
+        let entry = shared.counted(shared.entry(life, ops, object, marks, cx.now))?;
         let written = shared.store.write(&key, entry, when, &cx).await;
         if matches!(when, When::Always)
             && let Err(error) = &written

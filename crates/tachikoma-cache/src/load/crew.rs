@@ -6,7 +6,9 @@
 //! being stored can have none of it: it may be in and removed again. They ask again.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+
+use tokio::sync::Notify;
 
 use super::outcome::Outcome;
 use super::wave::Wave;
@@ -32,18 +34,65 @@ pub(super) enum Verdict {
 
 pub(super) struct Crew {
     phase: AtomicU8,
+    needed: AtomicBool,
+    waited: AtomicBool,
+    hurried: Arc<Notify>,
     loaded: Arc<Wave<Outcome>>,
     verdict: Arc<Wave<Verdict>>,
 }
 
 impl Crew {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self { phase: AtomicU8::new(0), loaded: Wave::new(), verdict: Wave::new() })
+        Self::hurried_by(Arc::new(Notify::new()))
+    }
+
+    /// One of several crews whose load is one, so that who hurries one hurries it.
+    pub(super) fn hurried_by(hurried: Arc<Notify>) -> Arc<Self> {
+        Arc::new(Self {
+            phase: AtomicU8::new(0),
+            needed: AtomicBool::new(false),
+            waited: AtomicBool::new(false),
+            hurried,
+            loaded: Wave::new(),
+            verdict: Wave::new(),
+        })
+    }
+
+    /// Somebody joins who has no other value. Said under the lock of the table.
+    pub(super) fn need(&self) {
+        self.needed.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether somebody joined who has no other value. Asked under the lock of the table.
+    pub(super) fn is_needed(&self) -> bool {
+        self.needed.load(Ordering::SeqCst)
+    }
+
+    /// A load waits for this one, so that it must not queue behind it.
+    pub(super) fn hurry(&self) {
+        self.hurried.notify_one();
+    }
+
+    /// Tells the leader, also afterwards, that somebody [hurries](Self::hurry).
+    pub(super) fn hurried(&self) -> &Notify {
+        &self.hurried
     }
 
     /// The load reads from now on, the store first and then the source.
     pub(super) fn start_reading(&self) {
         self.phase.store(1, Ordering::SeqCst);
+    }
+
+    /// What was read is not used: another process is loading, and the store is read again. Who
+    /// joins until then is in time.
+    pub(super) fn wait(&self) {
+        self.waited.store(true, Ordering::SeqCst);
+        self.phase.store(0, Ordering::SeqCst);
+    }
+
+    /// Whether another process's load was waited for, so that this one takes longer.
+    pub(super) fn has_waited(&self) -> bool {
+        self.waited.load(Ordering::SeqCst)
     }
 
     /// The value is being stored from now on.

@@ -88,6 +88,12 @@ impl<W: Clone> FlightTable<W> {
         Joined::Lead(id, shared)
     }
 
+    /// Whether a load of the key is under way, of whatever type, of which `counts` holds.
+    pub(crate) fn has(&self, key: &Key<'_>, counts: impl Fn(&W) -> bool) -> bool {
+        let is_it = |flight: &Flight<W>| flight.is_of(key) && counts(&flight.shared);
+        self.flights.find(key.hash(), is_it).is_some()
+    }
+
     /// Ends a flight; nothing happens if it was detached before.
     pub(crate) fn finish(&mut self, key: &Key<'_>, id: FlightId) {
         let same = |flight: &Flight<W>| flight.id == id;
@@ -142,7 +148,10 @@ mod tests {
         let ns = Namespace::default();
         let mut table = FlightTable::new();
         let kind = Kind::of::<u8, ()>();
+        assert!(!table.has(&key(&ns, "a"), |_| true));
         let id = lead(table.join(&key(&ns, "a"), kind, &[], || 1));
+        assert!(table.has(&key(&ns, "a"), |_| true) && !table.has(&key(&ns, "b"), |_| true));
+        assert!(table.has(&key(&ns, "a"), |w| *w == 1) && !table.has(&key(&ns, "a"), |w| *w == 2));
         assert_eq!(table.join(&key(&ns, "a"), kind, &[], || 2), Joined::Follow(1));
         lead(table.join(&key(&ns, "b"), kind, &[], || 3));
         table.finish(&key(&ns, "a"), id);

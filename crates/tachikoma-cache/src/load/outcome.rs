@@ -1,13 +1,48 @@
-//! What comes of a load, its types erased.
+//! What goes into a load and what comes of it, its types erased.
 
 use std::any::Any;
 use std::sync::Arc;
 
-use crate::entry::Object;
+use futures_util::future::BoxFuture;
+
+use crate::codec::{Codecs, TypeOps};
+use crate::entry::{Entry, Object};
+use crate::error::Error;
+use crate::expiry::Ttl;
+use crate::invalidation::Group;
 use crate::store::Guarantee;
 
 /// An error of the caller's loader, shared by all who waited.
 pub(crate) type SourceError = Arc<dyn Any + Send + Sync>;
+
+/// The caller's loader, its types erased. It is given the value at hand, if there is one.
+pub(crate) type Loader =
+    Box<dyn FnOnce(Option<Object>) -> BoxFuture<'static, Result<Product, SourceError>> + Send>;
+
+/// What a loader made.
+pub(crate) struct Product {
+    pub(crate) made: Made,
+    /// Its own time to live; `None`: the one that the load was asked for with.
+    pub(crate) ttl: Option<Ttl>,
+    /// Tags that were known only now.
+    pub(crate) tags: Result<Vec<Group>, Error>,
+    pub(crate) store: bool,
+}
+
+/// See [`Product`].
+pub(crate) enum Made {
+    Value(Object),
+    /// The source has no value.
+    Nothing,
+    /// The value at hand is still what the source has.
+    NotModified,
+}
+
+impl Product {
+    pub(crate) fn of(made: Made) -> Self {
+        Self { made, ttl: None, tags: Ok(Vec::new()), store: true }
+    }
+}
 
 /// Why a load gave no value.
 #[derive(Clone)]
@@ -16,22 +51,78 @@ pub(crate) enum Failure {
     Panicked,
     TimedOut,
     Reentrant,
+    /// The loader said that the value at hand is unchanged, and there was none.
+    NotModified,
+    /// Too many loads wait already.
+    Overloaded,
+    /// Another process loads the key. Only those get it who have a value at hand.
+    Elsewhere,
+    /// There is no runtime to load in.
+    NoRuntime,
     Aborted,
 }
 
-/// A value with how it was come by.
+/// What a load gave, with how it was come by.
 #[derive(Clone)]
-pub(crate) struct Loaded {
-    pub(crate) object: Object,
+pub(crate) struct Given {
+    /// `None`: the source has no value.
+    pub(crate) object: Option<Object>,
     pub(crate) guarantee: Guarantee,
-    /// Whether the loader ran, or somebody had stored the value meanwhile.
-    pub(crate) by_loader: bool,
+    pub(crate) by: By,
 }
 
-pub(crate) type Outcome = Result<Loaded, Failure>;
+/// How a value was come by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum By {
+    /// The loader ran.
+    Loader,
+    /// Somebody had stored it meanwhile.
+    Store,
+    /// Another process loaded it while this one waited.
+    Elsewhere,
+}
 
-impl Loaded {
-    pub(super) fn by_loader(object: Object) -> Self {
-        Self { object, guarantee: Guarantee::Fresh, by_loader: true }
+pub(crate) type Outcome = Result<Given, Failure>;
+
+impl Given {
+    /// Whether the source has no value.
+    pub(super) fn is_nothing(&self) -> bool {
+        self.object.is_none()
+    }
+
+    pub(super) fn by_loader(object: Option<Object>) -> Self {
+        Self { object, guarantee: Guarantee::Fresh, by: By::Loader }
+    }
+}
+
+/// A value that was found and decoded.
+#[derive(Clone)]
+pub(crate) struct Held {
+    pub(crate) entry: Entry,
+    /// `None`: that the source has no value.
+    pub(crate) object: Option<Object>,
+    pub(crate) guarantee: Guarantee,
+}
+
+impl Held {
+    /// What was found, if a load of this type can use it: a value of the type or, for a load that
+    /// may find nothing, the note that there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Undecodable`](crate::ErrorKind::Undecodable) if it is a value and not of the
+    /// type.
+    pub(crate) fn of(
+        (entry, guarantee): (Entry, Guarantee),
+        codecs: &Codecs,
+        ops: TypeOps,
+        optional: bool,
+    ) -> Result<Option<Self>, Error> {
+        let meta = entry.meta();
+        if meta.negative && (!optional || meta.type_tag != ops.tag) {
+            return Ok(None);
+        }
+        let object = if meta.negative { None } else { Some((ops.decode)(codecs, &entry)?) };
+        Ok(Some(Self { entry, object, guarantee }))
     }
 }

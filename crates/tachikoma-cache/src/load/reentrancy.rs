@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::flight::Kind;
-use crate::key::Key;
+use crate::key::{Key, Namespace};
 use crate::runtime::carried;
 use crate::shared::Shared;
 
@@ -15,21 +15,50 @@ use crate::shared::Shared;
 pub(super) struct Chain {
     cache: usize,
     namespace: String,
-    name: String,
+    /// Sorted; several if one loader loads several keys.
+    names: Vec<String>,
     kind: Kind,
     above: Option<Arc<Chain>>,
 }
 
 impl Chain {
-    /// The chain of a load that the running code wants.
+    /// The chain of a load that the running code waits for.
     pub(super) fn link(shared: &Arc<Shared>, key: &Key<'_>, kind: Kind) -> Self {
+        let above = carried().and_then(|carried| carried.downcast().ok());
+        Self { above, ..Self::begin(shared, key, kind) }
+    }
+
+    /// The chain of a load that nobody waits for.
+    pub(super) fn begin(shared: &Arc<Shared>, key: &Key<'_>, kind: Kind) -> Self {
+        Self::begin_many(shared, key.namespace(), vec![key.name().to_owned()], kind)
+    }
+
+    /// As [`link`](Self::link), of a load of several keys.
+    pub(super) fn link_many(
+        shared: &Arc<Shared>,
+        namespace: &Namespace,
+        names: Vec<String>,
+        kind: Kind,
+    ) -> Self {
+        let above = carried().and_then(|carried| carried.downcast().ok());
+        Self { above, ..Self::begin_many(shared, namespace, names, kind) }
+    }
+
+    /// As [`begin`](Self::begin), of a load of several keys.
+    pub(super) fn begin_many(
+        shared: &Arc<Shared>,
+        namespace: &Namespace,
+        mut names: Vec<String>,
+        kind: Kind,
+    ) -> Self {
+        names.sort_unstable();
         Self {
             // Only compared: the running load keeps its cache alive.
             cache: Arc::as_ptr(shared) as usize,
-            namespace: key.namespace().as_str().to_owned(),
-            name: key.name().to_owned(),
+            namespace: namespace.as_str().to_owned(),
+            names,
             kind,
-            above: carried().and_then(|carried| carried.downcast().ok()),
+            above: None,
         }
     }
 
@@ -37,7 +66,7 @@ impl Chain {
     pub(super) fn is_running(&self) -> bool {
         let mut above = self.above.as_ref();
         while let Some(load) = above {
-            if load.is_same(self) {
+            if load.loads_some_of(self) {
                 return true;
             }
             above = load.above.as_ref();
@@ -45,10 +74,26 @@ impl Chain {
         false
     }
 
-    fn is_same(&self, other: &Self) -> bool {
+    /// Whether another load of this cache waits for this one.
+    pub(super) fn is_nested(&self) -> bool {
+        self.above.as_ref().is_some_and(|above| above.is_of(self.cache))
+    }
+
+    /// Whether the running code is part of a load of this cache.
+    pub(super) fn is_inside(shared: &Arc<Shared>) -> bool {
+        let above = carried().and_then(|carried| carried.downcast::<Self>().ok());
+        above.is_some_and(|above| above.is_of(Arc::as_ptr(shared) as usize))
+    }
+
+    /// Whether this load or one above it is of the cache.
+    fn is_of(&self, cache: usize) -> bool {
+        self.cache == cache || self.above.as_ref().is_some_and(|above| above.is_of(cache))
+    }
+
+    fn loads_some_of(&self, other: &Self) -> bool {
         self.cache == other.cache
             && self.kind == other.kind
             && self.namespace == other.namespace
-            && self.name == other.name
+            && other.names.iter().any(|name| self.names.binary_search(name).is_ok())
     }
 }

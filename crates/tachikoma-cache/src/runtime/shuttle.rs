@@ -20,6 +20,11 @@ pub(crate) fn spawn(carried: Carried, future: impl Future<Output = ()> + Send + 
     });
 }
 
+/// Whether a load can run here.
+pub(crate) fn can_load() -> bool {
+    true
+}
+
 /// What the running task was spawned with.
 pub(crate) fn carried() -> Option<Carried> {
     CARRIED.with(|mine| mine.borrow().clone())

@@ -5,6 +5,7 @@ use std::future::Future;
 pub(crate) use std::sync::{Mutex, MutexGuard};
 
 use super::Carried;
+use crate::clock::has_timers;
 
 tokio::task_local! {
     static CARRIED: Carried;
@@ -16,6 +17,11 @@ pub(crate) fn spawn(carried: Carried, future: impl Future<Output = ()> + Send + 
     if let Ok(runtime) = tokio::runtime::Handle::try_current() {
         runtime.spawn(CARRIED.scope(carried, future));
     }
+}
+
+/// Whether a load can run here: it needs a task of its own, and a timer to end it.
+pub(crate) fn can_load() -> bool {
+    has_timers()
 }
 
 /// What the running task was spawned with.

@@ -7,20 +7,25 @@
 //! Nothing here waits, so every operation is ready when it is called. No lock is held while another
 //! of the same kind is taken; the order is shard, then leases or groups.
 
+#[cfg(feature = "redis")]
+mod copies;
 mod engine;
 mod leases;
+mod snapshot;
 mod sweeper;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use futures_util::future::{FutureExt as _, ready};
 
-use self::engine::{Bounds, Engine, Insertion, Listener};
+use self::engine::{Bounds, Census, Engine, Insertion, Listener};
 use self::leases::Leases;
+use self::snapshot::Snapshots;
+pub use self::snapshot::{DEFAULT_MAX_BYTES as DEFAULT_SNAPSHOT_BYTES, SnapshotFile};
 use super::{
     Begun, Cursor, Cx, Groups, Guarantee, Health, Item, Lease, Op, Page, Peek, Removed, Store,
     Want, When, Written,
@@ -28,6 +33,8 @@ use super::{
 use crate::clock::{Clock, Time};
 use crate::entry::Entry;
 use crate::error::{Error, ErrorKind};
+use crate::events::{Bound, EventKind, Listeners};
+use crate::expiry::{gone_at, moved};
 use crate::glob::Glob;
 use crate::invalidation::{Group, How, LocalGroups, Snapshot, Validity};
 use crate::key::{Key, Namespace};
@@ -68,13 +75,23 @@ pub struct MemoryConfig {
     pub max_entries: u64,
     /// The most bytes.
     pub max_bytes: u64,
+    /// The most bytes of one value, without its key.
+    pub max_value_bytes: u64,
     /// Told of each entry that leaves.
     pub on_evict: Option<EvictionListener>,
+    /// Where it keeps a snapshot of itself.
+    pub snapshot: Option<SnapshotFile>,
 }
 
 impl Default for MemoryConfig {
     fn default() -> Self {
-        Self { max_entries: 100_000, max_bytes: 64 << 20, on_evict: None }
+        Self {
+            max_entries: 100_000,
+            max_bytes: 64 << 20,
+            max_value_bytes: u64::MAX,
+            on_evict: None,
+            snapshot: None,
+        }
     }
 }
 
@@ -83,6 +100,8 @@ impl fmt::Debug for MemoryConfig {
         f.debug_struct("MemoryConfig")
             .field("max_entries", &self.max_entries)
             .field("max_bytes", &self.max_bytes)
+            .field("max_value_bytes", &self.max_value_bytes)
+            .field("snapshot", &self.snapshot)
             .finish_non_exhaustive()
     }
 }
@@ -92,7 +111,10 @@ pub struct MemoryStore {
     engine: Engine<Entry>,
     leases: Leases,
     groups: LocalGroups,
+    max_value_bytes: u64,
     clock: Arc<dyn Clock>,
+    snapshots: Option<Snapshots>,
+    me: Weak<Self>,
 }
 
 impl MemoryStore {
@@ -104,8 +126,20 @@ impl MemoryStore {
     /// [`ErrorKind::Config`] if a bound is zero; [`ErrorKind::Unavailable`] if the thread cannot be
     /// started.
     pub fn new(config: MemoryConfig, clock: Arc<dyn Clock>) -> Result<Arc<Self>, Error> {
-        for (name, bound) in [("max_entries", config.max_entries), ("max_bytes", config.max_bytes)]
-        {
+        Self::observed(config, clock, None)
+    }
+
+    /// As [`new`](Self::new); `listeners` are told of what is evicted and what expires.
+    pub(crate) fn observed(
+        config: MemoryConfig,
+        clock: Arc<dyn Clock>,
+        listeners: Option<Arc<Listeners>>,
+    ) -> Result<Arc<Self>, Error> {
+        for (name, bound) in [
+            ("max_entries", config.max_entries),
+            ("max_bytes", config.max_bytes),
+            ("max_value_bytes", config.max_value_bytes),
+        ] {
             if bound == 0 {
                 return Err(Error::new(
                     ErrorKind::Config,
@@ -113,27 +147,37 @@ impl MemoryStore {
                 ));
             }
         }
-        let listener = config.on_evict.map(|told| -> Listener<Entry> {
-            Box::new(move |namespace, name, _, cause| told(namespace, name, cause))
-        });
+        if let Some(file) = &config.snapshot {
+            file.check()?;
+        }
+        let listener = leaving(config.on_evict, listeners);
         let bounds = Bounds { bytes: config.max_bytes, entries: config.max_entries };
-        let store = Arc::new(Self {
+        let store = Arc::new_cyclic(|me| Self {
             engine: Engine::new(bounds, listener),
             leases: Leases::new(),
             groups: LocalGroups::default(),
+            max_value_bytes: config.max_value_bytes,
             clock,
+            snapshots: config.snapshot.map(Snapshots::new),
+            me: Weak::clone(me),
         });
+        if let Some(snapshots) = &store.snapshots {
+            snapshots.load(&store);
+            snapshots.keep_saving(Arc::downgrade(&store))?;
+        }
         sweeper::watch(&store)?;
         Ok(store)
     }
 
     /// What an unexpired entry may be used for; `None` if it was invalidated.
     fn judge(&self, namespace: &Namespace, entry: &Entry, now: Time) -> Option<Guarantee> {
-        match self.groups.check(namespace, &entry.meta().marks) {
-            Validity::Invalid => None,
-            Validity::Valid if !entry.meta().is_stale(now) => Some(Guarantee::Fresh),
-            Validity::Valid | Validity::Stale => Some(Guarantee::Stale),
-        }
+        let validity = self.groups.check(namespace, &entry.meta().marks);
+        Guarantee::of(entry.meta(), validity, now)
+    }
+
+    /// Whether an entry is a fresh value, not stale and not the note that there is none.
+    fn has_value(&self, namespace: &Namespace, entry: &Entry, now: Time) -> bool {
+        !entry.meta().negative && self.judge(namespace, entry, now) == Some(Guarantee::Fresh)
     }
 
     fn find(&self, key: &Key<'_>, now: Time) -> Option<(Entry, Guarantee)> {
@@ -147,6 +191,14 @@ impl MemoryStore {
         self.engine.remove_if(key, now, |entry| self.judge(key.namespace(), entry, now).is_none());
     }
 
+    /// Before a change is answered that a snapshot may say otherwise.
+    #[inline]
+    fn changed(&self) {
+        if let Some(snapshots) = &self.snapshots {
+            snapshots.changed();
+        }
+    }
+
     /// Frees what has expired; when there is more to free.
     fn sweep(&self, limit: usize) -> engine::Sweep {
         self.engine.sweep(self.clock.now(), limit)
@@ -156,8 +208,7 @@ impl MemoryStore {
         // The lease first: what is written from here on ends it or is found below.
         let token = self.leases.lock(key).begin(key);
         let groups = self.groups.snapshot(key.namespace());
-        let found = self.find(key, now).filter(|(_, guarantee)| *guarantee == Guarantee::Fresh);
-        Begun { found, lease: Some(Lease { token, groups }) }
+        Begun { found: self.find(key, now), lease: Some(Lease { token, groups }), holder: None }
     }
 
     fn write_one(
@@ -167,16 +218,22 @@ impl MemoryStore {
         when: When<'_>,
         now: Time,
     ) -> Result<Written, Error> {
+        let _ending = Ending::of(&self.leases, key, when);
         let weight = weight(&entry)?;
-        let (expiry, marks) = (entry.meta().hard_expiry, entry.meta().marks.clone());
+        if weight > self.max_value_bytes {
+            let limit = self.max_value_bytes;
+            let text = format!("about {weight} bytes; max_value_bytes allows {limit}");
+            return Err(Error::new(ErrorKind::TooLarge, text));
+        }
+        let (expiry, marks) = (gone_at(entry.meta(), now), entry.meta().marks.clone());
         // Asked under the lock of the key's shard, as `remove` removes under it: so a removal comes
         // either before the question, and ends the lease, or after the storing, and removes it.
         let may = |old: Option<&Entry>| {
-            let fresh = |old| self.judge(key.namespace(), old, now) == Some(Guarantee::Fresh);
+            let has_value = |old: &Entry| self.has_value(key.namespace(), old, now);
             let mut leases = self.leases.lock(key);
             let may = match when {
                 When::Always => true,
-                When::Absent => !old.is_some_and(fresh),
+                When::Absent => !old.is_some_and(has_value),
                 When::Leased(lease) => {
                     return leases.is_valid(key, lease.token)
                         && self.groups.check(key.namespace(), &marks) != Validity::Invalid;
@@ -194,9 +251,7 @@ impl MemoryStore {
                 format!("about {weight} bytes; the whole cache has {}", self.engine.max_bytes()),
             )),
             Insertion::Stored => {
-                if let When::Leased(lease) = when {
-                    self.leases.lock(key).give_back(key, lease.token);
-                }
+                self.changed();
                 Ok(Written::Stored)
             }
         }
@@ -206,9 +261,12 @@ impl MemoryStore {
         self.leases.lock(key).end(key);
         let mut live = false;
         self.engine.remove_if(key, now, |entry| {
-            live = self.judge(key.namespace(), entry, now).is_some();
+            let seen = self.judge(key.namespace(), entry, now).is_some();
+            live = seen && !entry.meta().negative;
             true
         });
+        // Also of a key that is not here: what was evicted may be in the file.
+        self.changed();
         live
     }
 
@@ -225,7 +283,9 @@ impl MemoryStore {
         for _ in 0..PAGE_WALKS {
             let Some(at) = page.next else { break };
             let mut candidates = Vec::new();
-            let next = self.engine.walk(at.0, WALK, now, |of, name, entry| {
+            // Each place has at most one entry, so the page does not grow beyond its limit.
+            let places = WALK.min(limit.saturating_sub(page.items.len())).max(1);
+            let next = self.engine.walk(at.0, places, now, |of, name, entry| {
                 // The whole glob may take long, and the shard is locked.
                 if of == namespace && name.starts_with(glob.literal_prefix()) {
                     candidates.push((name.to_owned(), entry.clone()));
@@ -233,7 +293,12 @@ impl MemoryStore {
             });
             page.next = next.map(Cursor);
             candidates.retain(|(name, entry)| {
-                glob.matches(name.as_bytes()) && self.judge(namespace, entry, now).is_some()
+                glob.matches(name.as_bytes())
+                    && match want {
+                        Want::Names => true,
+                        Want::Live if entry.meta().negative => false,
+                        Want::Live | Want::Entries => self.judge(namespace, entry, now).is_some(),
+                    }
             });
             page.items.extend(candidates.into_iter().map(|(name, entry)| Item {
                 name,
@@ -248,6 +313,37 @@ impl MemoryStore {
             page.items.extend(names.into_iter().map(|name| Item { name, entry: None }));
         }
         page
+    }
+}
+
+/// Who is told of each entry that leaves.
+fn leaving(
+    on_evict: Option<EvictionListener>,
+    listeners: Option<Arc<Listeners>>,
+) -> Option<Listener<Entry>> {
+    let listeners = listeners.map(|listeners| -> Listener<Entry> {
+        Box::new(move |namespace, name, entry, cause| {
+            let bytes = entry.known_bytes();
+            let kind = match cause {
+                EvictionCause::Size => EventKind::Evicted { bytes, bound: Bound::Bytes },
+                EvictionCause::Count => EventKind::Evicted { bytes, bound: Bound::Entries },
+                EvictionCause::Expired => EventKind::Expired { bytes },
+                // Whoever did it tells of it, once for every store.
+                EvictionCause::Replaced | EvictionCause::Removed => return,
+            };
+            listeners.tell(namespace, Some(name), kind);
+        })
+    });
+    match (on_evict, listeners) {
+        (None, listeners) => listeners,
+        (Some(told), None) => {
+            Some(Box::new(move |namespace, name, _, cause| told(namespace, name, cause)))
+        }
+        (Some(told), Some(tell)) => Some(Box::new(move |namespace, name, entry, cause| {
+            // First those who cannot panic.
+            tell(namespace, name, entry, cause);
+            told(namespace, name, cause);
+        })),
     }
 }
 
@@ -266,13 +362,32 @@ impl fmt::Debug for MemoryStore {
     }
 }
 
+/// A write with a lease ends it, whatever comes of the write.
+struct Ending<'a>(&'a Leases, &'a Key<'a>, u128);
+
+impl<'a> Ending<'a> {
+    fn of(leases: &'a Leases, key: &'a Key<'a>, when: When<'_>) -> Option<Self> {
+        match when {
+            When::Leased(lease) => Some(Self(leases, key, lease.token)),
+            When::Always | When::Absent => None,
+        }
+    }
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.lock(self.1).give_back(self.1, self.2);
+    }
+}
+
 fn done<'a, T: Send + 'a>(result: T) -> Op<'a, T> {
     ready(Ok(result)).boxed()
 }
 
 impl Store for MemoryStore {
     fn peek(&self, key: &Key<'_>, now: Time, see: &mut dyn FnMut(&Entry, Guarantee)) -> Peek {
-        let seen = self.engine.peek(key, now, |entry| {
+        let keep = |entry: &Entry| entry.meta().idle.and_then(|_| gone_at(entry.meta(), now));
+        let seen = self.engine.peek_and_keep(key, now, keep, |entry| {
             let guarantee = self.judge(key.namespace(), entry, now);
             if let Some(guarantee) = guarantee {
                 see(entry, guarantee);
@@ -316,10 +431,17 @@ impl Store for MemoryStore {
     }
 
     fn touch<'a>(&'a self, key: &'a Key<'a>, expiry: Option<Time>, cx: &'a Cx) -> Op<'a, bool> {
-        done(self.engine.update(key, expiry, cx.now, |entry| {
-            let fresh = self.judge(key.namespace(), entry, cx.now) == Some(Guarantee::Fresh);
-            fresh.then(|| entry.with_expiry(expiry, expiry))
-        }))
+        let touched = self.engine.update(key, cx.now, |entry| {
+            let hard = moved(entry.meta(), expiry);
+            let has_value = self.has_value(key.namespace(), entry, cx.now);
+            has_value.then(|| {
+                let entry = entry.with_expiry(expiry, hard);
+                let gone = gone_at(entry.meta(), cx.now);
+                (entry, gone)
+            })
+        });
+        self.changed();
+        done(touched)
     }
 
     fn remove<'a>(&'a self, keys: &'a [Key<'a>], cx: &'a Cx) -> Op<'a, Removed> {
@@ -345,26 +467,58 @@ impl Store for MemoryStore {
         .boxed()
     }
 
+    fn save_snapshot(&self) -> Op<'_, u64> {
+        let none = || Error::new(ErrorKind::Unsupported, "the store has no snapshot file");
+        let (Some(store), true) = (self.me.upgrade(), self.snapshots.is_some()) else {
+            return ready(Err(none())).boxed();
+        };
+        let save = move || store.snapshots.as_ref().map_or(Err(none()), |own| own.save(&store));
+        async move {
+            // Without a runtime there is nobody else who would wait.
+            match tokio::runtime::Handle::try_current() {
+                Ok(runtime) => runtime.spawn_blocking(save).await.unwrap_or_else(|_| {
+                    Err(Error::new(ErrorKind::Unavailable, "the runtime shut down"))
+                }),
+                Err(_) => save(),
+            }
+        }
+        .boxed()
+    }
+
     fn groups(&self) -> &dyn Groups {
         self
     }
 
     fn stats(&self) -> StoreStats {
-        let counts = self.engine.counts();
+        let Census { live, expired, counts } = self.engine.census(self.clock.now());
         StoreStats {
-            entries: Some(self.engine.len(self.clock.now())),
+            entries: Some(live),
             bytes: Some(self.engine.bytes()),
             evictions: Some(Evictions {
                 size: counts.gone(EvictionCause::Size),
                 count: counts.gone(EvictionCause::Count),
             }),
-            expirations: Some(counts.gone(EvictionCause::Expired)),
+            expirations: Some(counts.gone(EvictionCause::Expired) + expired),
+            inserts: Some(counts.inserted()),
+            replacements: Some(counts.gone(EvictionCause::Replaced)),
+            removals: Some(counts.gone(EvictionCause::Removed)),
+            hook_panics: self.engine.panics(),
+            snapshot: self.snapshots.as_ref().map(Snapshots::stats),
             ..StoreStats::default()
         }
     }
 
     fn health(&self) -> Health {
         Health::Up
+    }
+}
+
+impl Drop for MemoryStore {
+    fn drop(&mut self) {
+        if let Some(snapshots) = self.snapshots.as_ref().filter(|own| !own.is_current()) {
+            // Counted and logged there; nobody waits for the answer.
+            let _ = snapshots.save(self);
+        }
     }
 }
 
@@ -381,6 +535,7 @@ impl Groups for MemoryStore {
         _cx: &'a Cx,
     ) -> Op<'a, ()> {
         self.groups.invalidate(namespace, groups, how);
+        self.changed();
         done(())
     }
 }

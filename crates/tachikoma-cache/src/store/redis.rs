@@ -1,15 +1,25 @@
 //! Entries in Redis or Valkey.
 //!
-//! [`RedisStore`] puts together what its parts decide: [`layout`] names, [`link`] says whether the
-//! connection is good, [`manager`] keeps one, [`read`], [`write`](mod@write) and [`scan`] run
-//! operations, [`pending`] remembers invalidations that Redis has not taken and [`courier`] sends
-//! them again. The protocol of leases and incarnations is that of `docs/src/consistency.md`.
+//! [`RedisStore`] puts together what its parts decide: [`layout`] names, [`form`] makes bytes of
+//! entries, [`link`] and [`breaker`] say whether the connection is good, [`manager`] keeps one,
+//! [`tracking`] hears from the server what has changed, [`read`], [`write`](mod@write), [`batch`]
+//! and [`scan`] run operations, [`leases`] keeps those of loads that go on, [`pending`] remembers
+//! invalidations that Redis has not taken and [`courier`] sends them again. The protocol of leases
+//! and incarnations is that of `docs/src/consistency.md`.
 //!
 //! It never sends `KEYS`, `FLUSHALL` or `FLUSHDB`, and no command whose text a caller wrote.
 
+mod batch;
+mod breaker;
 mod config;
 mod courier;
+mod credentials;
+mod form;
+#[cfg(any(test, feature = "__fuzz"))]
+pub(crate) mod fuzzing;
+mod idle;
 mod layout;
+mod leases;
 mod link;
 mod manager;
 mod pending;
@@ -22,6 +32,7 @@ mod tls;
 #[cfg(not(feature = "redis-tls"))]
 #[path = "redis/tls_off.rs"]
 mod tls;
+pub(crate) mod tracking;
 mod write;
 
 use std::fmt;
@@ -32,8 +43,9 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::AbortHandle;
 
 pub use config::RedisConfig;
+pub use credentials::Credentials;
 
-use crate::clock::{Clock, Time};
+use crate::clock::{Clock, Time, has_timers};
 use crate::entry::Entry;
 use crate::error::{Error, ErrorKind};
 use crate::glob::Glob;
@@ -42,11 +54,13 @@ use crate::key::{Key, Namespace};
 use crate::stats::StoreStats;
 use crate::store::{
     Begun, Cursor, Cx, Groups, Guarantee, Health, Lease, Op, Page, Peek, Removed, Store, Want,
-    When, Written,
+    When, Write, Written,
 };
 use courier::Errands;
+use leases::Leases;
 use link::Link;
 use pending::{Book, Work};
+use tracking::Tracking;
 
 /// A store in a Redis (6 or newer) or Valkey server.
 ///
@@ -62,6 +76,8 @@ struct Shared {
     link: Arc<Link>,
     book: Book,
     errands: Errands,
+    leases: Leases,
+    told: idle::Told,
 }
 
 impl RedisStore {
@@ -71,15 +87,30 @@ impl RedisStore {
     /// # Errors
     ///
     /// [`ErrorKind::Rejected`] if the server refuses user or password, or is too old;
-    /// [`ErrorKind::Config`] outside of a Tokio runtime.
+    /// [`ErrorKind::Config`] if a setting is not allowed, or outside of a Tokio runtime.
     pub async fn connect(config: RedisConfig, clock: Arc<dyn Clock>) -> Result<Self, Error> {
-        let runtime = Handle::try_current()
-            .map_err(|_| Error::new(ErrorKind::Config, "Redis needs a Tokio runtime"))?;
+        Self::tracked(config, clock, Tracking::default()).await
+    }
+
+    /// As [`connect`](Self::connect), with followers that hear of changes.
+    pub(crate) async fn tracked(
+        config: RedisConfig,
+        clock: Arc<dyn Clock>,
+        tracking: Tracking,
+    ) -> Result<Self, Error> {
+        let runtime = Handle::try_current().ok().filter(|_| has_timers()).ok_or_else(|| {
+            let detail = "Redis needs a Tokio runtime with I/O and time: connect within one that \
+                          was built with enable_all";
+            Error::new(ErrorKind::Config, detail)
+        })?;
+        config.check()?;
         tls::prepare();
         let shared = Arc::new(Shared {
-            link: Arc::new(Link::new(config, clock)),
+            link: Arc::new(Link::new(config, clock, tracking)),
             book: Book::default(),
             errands: Errands::default(),
+            leases: Leases::default(),
+            told: idle::Told::default(),
         });
         let (first, outcome) = oneshot::channel();
         let task = runtime.spawn(work(Arc::clone(&shared), first)).abort_handle();
@@ -102,11 +133,20 @@ async fn work(shared: Arc<Shared>, first: oneshot::Sender<Result<(), reply::Faul
     }
     let _ended = Ended(Arc::clone(&shared.link));
     let connected = Notify::new();
-    futures_util::future::join(
+    futures_util::future::join3(
         manager::run(&shared.link, &connected, first),
         courier::run(&shared.link, &shared.book, &shared.errands, &connected),
+        leases::run(&shared.link, &shared.leases),
     )
     .await;
+}
+
+#[cfg(feature = "memory")]
+impl RedisStore {
+    /// Whether a removal of this key is pending, so that it is shown as absent.
+    pub(crate) fn is_pending(&self, key: &Key<'_>) -> bool {
+        self.shared.is_pending(key)
+    }
 }
 
 impl Drop for RedisStore {
@@ -152,7 +192,18 @@ impl Store for RedisStore {
         when: When<'a>,
         cx: &'a Cx,
     ) -> Op<'a, Written> {
-        Box::pin(async move { self.shared.write(key, &entry, when, cx).await })
+        // Made now: the lease ends also if nobody waits for the write.
+        let ending = self.shared.ending(key, when);
+        Box::pin(async move { self.shared.write(key, &entry, when, ending, cx).await })
+    }
+
+    fn write_many<'a>(
+        &'a self,
+        writes: &'a [Write<'a>],
+        cx: &'a Cx,
+    ) -> Op<'a, Vec<Result<Written, Error>>> {
+        let endings = writes.iter().map(|one| self.shared.ending(&one.key, one.when)).collect();
+        Box::pin(self.shared.write_many(writes, endings, cx))
     }
 
     fn abandon(&self, key: &Key<'_>, lease: Lease) {

@@ -1,5 +1,7 @@
 //! Random sequences of operations: every store gives the answers of a plain map with a virtual
 //! clock.
+//!
+//! `TACHIKOMA_SEQUENCES=4096` makes as many sequences of each store as the catalogue asks for.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,6 +16,11 @@ enum Operation {
     Set { key: u8, value: u32, ttl: Option<u16>, tags: Vec<u8> },
     SetIfAbsent { key: u8, value: u32, ttl: u16 },
     Touch { key: u8, ttl: u16 },
+    ExpireAt { key: u8, millis: i16 },
+    GetMany(Vec<u8>),
+    SetMany { keys: Vec<u8>, value: u32, ttl: u16, tags: Vec<u8> },
+    DeleteMany(Vec<u8>),
+    LoadMany { keys: Vec<u8>, value: Result<u32, ()>, ttl: u16 },
     Delete(u8),
     DeletePattern(&'static str),
     InvalidateTag(u8),
@@ -29,6 +36,7 @@ const PATTERNS: [&str; 5] = ["k:[0-2]", "k:?", "*3", "x*", "k:[^5]"];
 
 fn operations() -> impl Strategy<Value = Vec<Operation>> {
     let key = || 0_u8..6;
+    let keys = || prop::collection::vec(0_u8..6, 0..5);
     let ttl = || 1_u16..2000;
     let tags = || prop::collection::vec(0_u8..4, 0..3);
     let operation = Union::new_weighted(vec![
@@ -46,6 +54,26 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
                 .boxed(),
         ),
         (1, (key(), ttl()).prop_map(|(key, ttl)| Operation::Touch { key, ttl }).boxed()),
+        (
+            1,
+            (key(), -100_i16..2000)
+                .prop_map(|(key, millis)| Operation::ExpireAt { key, millis })
+                .boxed(),
+        ),
+        (2, keys().prop_map(Operation::GetMany).boxed()),
+        (
+            1,
+            (keys(), any::<u32>(), ttl(), tags())
+                .prop_map(|(keys, value, ttl, tags)| Operation::SetMany { keys, value, ttl, tags })
+                .boxed(),
+        ),
+        (1, keys().prop_map(Operation::DeleteMany).boxed()),
+        (
+            2,
+            (keys(), prop::result::maybe_ok(any::<u32>(), Just(())), ttl())
+                .prop_map(|(keys, value, ttl)| Operation::LoadMany { keys, value, ttl })
+                .boxed(),
+        ),
         (1, key().prop_map(Operation::Delete).boxed()),
         (1, prop::sample::select(&PATTERNS[..]).prop_map(Operation::DeletePattern).boxed()),
         (1, (0_u8..4).prop_map(Operation::InvalidateTag).boxed()),
@@ -61,11 +89,15 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
         (2, key().prop_map(Operation::Ttl).boxed()),
         (3, (0_u16..1500).prop_map(Operation::Advance).boxed()),
     ]);
-    prop::collection::vec(operation, 1..60)
+    prop::collection::vec(operation, 1..100)
 }
 
 fn name(key: u8) -> String {
     format!("k:{key}")
+}
+
+fn names(keys: &[u8]) -> Vec<String> {
+    keys.iter().copied().map(name).collect()
 }
 
 fn tag_names(tags: &[u8]) -> Vec<String> {
@@ -101,6 +133,7 @@ impl Model {
         self.entries.insert(key, Entry { value, expires, tags: tags.to_vec(), stale: false });
     }
 
+    #[expect(clippy::too_many_lines, reason = "it is a table of operations")]
     fn answer(&mut self, operation: &Operation) -> String {
         match operation {
             Operation::Get(key) => format!("{:?}", self.fresh(*key).map(|entry| entry.value)),
@@ -122,6 +155,45 @@ impl Model {
                     entry.expires = Some(expires);
                 }
                 there.to_string()
+            }
+            Operation::ExpireAt { key, millis } if *millis <= 0 => {
+                self.answer(&Operation::Delete(*key))
+            }
+            Operation::ExpireAt { key, millis } => {
+                self.answer(&Operation::Touch { key: *key, ttl: millis.unsigned_abs() })
+            }
+            Operation::GetMany(keys) => {
+                let values = keys.iter().map(|key| self.fresh(*key).map(|entry| entry.value));
+                format!("{:?}", values.collect::<Vec<_>>())
+            }
+            Operation::SetMany { keys, value, ttl, tags } => {
+                for (key, value) in keys.iter().zip(*value..) {
+                    self.put(*key, value, Some(*ttl), tags);
+                }
+                "set".to_owned()
+            }
+            Operation::DeleteMany(keys) => {
+                let there = keys.iter().filter(|key| {
+                    let there = self.present(**key).is_some();
+                    self.entries.remove(key);
+                    there
+                });
+                there.count().to_string()
+            }
+            Operation::LoadMany { keys, value, ttl } => {
+                let missing: Vec<u8> =
+                    keys.iter().copied().filter(|key| self.fresh(*key).is_none()).collect();
+                match value {
+                    Err(()) if !missing.is_empty() => return format!("{:?}", Err::<(), _>(())),
+                    Ok(value) => {
+                        for key in missing {
+                            self.put(key, *value, Some(*ttl), &[]);
+                        }
+                    }
+                    Err(()) => {}
+                }
+                let answers = keys.iter().map(|key| self.fresh(*key).map(|entry| entry.value));
+                format!("{:?}", Ok::<_, ()>(answers.collect::<Vec<_>>()))
             }
             // What is counted is what is there, also what is stale.
             Operation::Delete(key) => {
@@ -192,6 +264,36 @@ async fn answer(cache: &Cache, clock: &TestClock, operation: &Operation) -> Stri
             let ttl = Duration::from_millis((*ttl).into());
             cache.touch(&name(*key), ttl).await.unwrap().to_string()
         }
+        Operation::ExpireAt { key, millis } => {
+            let (now, by) = (clock.wall(), Duration::from_millis(millis.unsigned_abs().into()));
+            let at = if *millis < 0 { now - by } else { now + by };
+            cache.expire_at(&name(*key), at).await.unwrap().to_string()
+        }
+        Operation::GetMany(keys) => {
+            let hits = cache.get_many::<u32>(&names(keys)).await.unwrap();
+            format!("{:?}", hits.iter().map(|hit| hit.as_deref().copied()).collect::<Vec<_>>())
+        }
+        Operation::SetMany { keys, value, ttl, tags } => {
+            let items = names(keys).into_iter().zip(*value..);
+            let ttl = Duration::from_millis((*ttl).into());
+            cache.set_many(items, ttl).tags(tag_names(tags)).await.unwrap();
+            "set".to_owned()
+        }
+        Operation::DeleteMany(keys) => cache.delete_many(&names(keys)).await.unwrap().to_string(),
+        Operation::LoadMany { keys, value, ttl } => {
+            let loaded = *value;
+            let load = cache.get_or_load_many(names(keys), move |missing| async move {
+                loaded.map(|value| missing.into_iter().map(move |key| (key, value)))
+            });
+            let hits = load.ttl(Duration::from_millis((*ttl).into())).await;
+            for key in keys.iter().filter(|_| hits.is_ok()) {
+                until_stored(cache, clock, &name(*key)).await;
+            }
+            let values = hits.map(|hits| {
+                hits.iter().map(|hit| hit.as_deref().copied()).collect::<Vec<Option<u32>>>()
+            });
+            format!("{:?}", values.map_err(|_| ()))
+        }
         Operation::Delete(key) => cache.delete(&name(*key)).await.unwrap().to_string(),
         Operation::DeletePattern(pattern) => {
             cache.delete_pattern(&Pattern::raw(pattern).unwrap()).await.unwrap();
@@ -214,13 +316,8 @@ async fn answer(cache: &Cache, clock: &TestClock, operation: &Operation) -> Stri
             let ttl = Duration::from_millis((*ttl).into());
             let load = cache.get_or_load(&name, move || async move { loaded });
             let hit = load.ttl(ttl).tags(tag_names(tags)).await;
-            // The value is answered before it is stored; the next operation wants it there.
-            for _ in 0..2000 {
-                if hit.is_err() || cache.exists(&name).await.unwrap() {
-                    break;
-                }
-                clock.sleep(Duration::ZERO).await;
-                tokio::task::yield_now().await;
+            if hit.is_ok() {
+                until_stored(cache, clock, &name).await;
             }
             format!("{:?}", hit.map(|hit| *hit).map_err(|_| ()))
         }
@@ -230,6 +327,17 @@ async fn answer(cache: &Cache, clock: &TestClock, operation: &Operation) -> Stri
             clock.advance(Duration::from_millis((*millis).into()));
             "later".to_owned()
         }
+    }
+}
+
+/// A value is answered before it is stored; the next operation wants it there.
+async fn until_stored(cache: &Cache, clock: &TestClock, name: &str) {
+    for _ in 0..2000 {
+        if cache.exists(name).await.unwrap() {
+            break;
+        }
+        clock.sleep(Duration::ZERO).await;
+        tokio::task::yield_now().await;
     }
 }
 
@@ -243,6 +351,7 @@ async fn check(cache: &Cache, clock: &TestClock, operations: &[Operation]) {
 }
 
 fn config(cases: u32) -> ProptestConfig {
+    let cases = std::env::var("TACHIKOMA_SEQUENCES").map_or(cases, |n| n.parse().unwrap());
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 
@@ -275,6 +384,26 @@ mod redis {
             runtime.block_on(async {
                 cache.clear().await.unwrap();
                 check(&cache, &clock, &operations).await;
+            });
+        });
+    }
+}
+
+mod tiered {
+    use super::*;
+
+    #[test]
+    fn every_answer_is_that_of_a_map() {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let bench = runtime.block_on(crate::bench::Bench::tiered());
+        proptest!(config(128), |(operations in operations())| {
+            runtime.block_on(async {
+                bench.cache.clear().await.unwrap();
+                check(&bench.cache, &bench.clock, &operations).await;
             });
         });
     }

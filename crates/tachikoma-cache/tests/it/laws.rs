@@ -1,10 +1,18 @@
 //! What holds for every store alike. The numbers are those of the project's catalogue of laws.
 
+mod batch;
+mod capacity;
 mod flight;
+mod list;
+mod load_many;
 mod map;
+mod names;
+mod options;
 mod pattern;
+mod stale;
 mod tags;
 mod ttl;
+mod waiters;
 
 use std::time::Duration;
 

@@ -143,6 +143,7 @@ fn a_cache_that_is_dropped_drops_its_values() {
     assert!(wait_until(Duration::from_secs(1), || ALIVE.load(Relaxed) == 0));
 }
 
+/// DS-28.
 #[test]
 fn a_value_larger_than_the_cache_is_an_error_and_leaves_no_older_one() {
     let cache = Cache::memory().max_bytes(10_000).build().unwrap();

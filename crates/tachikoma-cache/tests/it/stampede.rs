@@ -34,7 +34,7 @@ async fn pause(millis: u64) {
     .await;
 }
 
-/// 10,000 callers, a loader of 100 ms: one load, all done within 400 ms.
+/// FM-20: 10,000 callers, a loader of 100 ms: one load, all done within 400 ms.
 async fn stampede(cache: &Cache) {
     within(Duration::from_millis(400), || async {
         cache.clear().await.unwrap();
@@ -84,8 +84,8 @@ async fn many_keys(cache: &Cache) {
     assert_eq!(loads.load(Ordering::SeqCst), 200);
 }
 
-/// A leader that is cancelled at a random moment, 1,000 times: whoever stays gets a value, and the
-/// loader ran at most twice.
+/// FM-24: a leader that is cancelled at a random moment, 1,000 times: whoever stays gets a value,
+/// and the loader ran at most twice.
 async fn cancelled_leaders(cache: &Cache) {
     for round in 0..1000 {
         let key = format!("round:{round}");
@@ -116,15 +116,18 @@ async fn cancelled_leaders(cache: &Cache) {
     }
 }
 
-/// The first caller's future is polled once and then kept: the load goes on without it.
+/// FM-25: the first caller's future is polled once and then kept: the load goes on without it.
 async fn unpolled_leader(cache: &Cache) {
-    let load = || async {
-        pause(5).await;
+    let gate = Arc::new(tokio::sync::Notify::new());
+    let begun = Arc::clone(&gate);
+    let load = move || async move {
+        begun.notified().await;
         Ok::<u32, ()>(1)
     };
     let mut leader = Box::pin(cache.get_or_load("k", load).into_future());
     let polled = futures_util::FutureExt::now_or_never(leader.as_mut());
     assert!(polled.is_none());
+    gate.notify_one();
     let waiter = cache.get_or_load("k", || async { Ok::<u32, ()>(2) });
     let waiter = tokio::time::timeout(Duration::from_secs(10), waiter.into_future());
     let waited = waiter.await.expect("it does not wait for the first").unwrap();
@@ -157,14 +160,14 @@ macro_rules! on_stores {
 
 on_stores!(stampede, many_keys, cancelled_leaders, unpolled_leader);
 
-/// Another process died while it held the right to store a key: many callers here still share
-/// loads, although none of their values can be stored for as long as the lease lasts.
+/// Another process died while it held the right to store a key: many callers here wait until its
+/// lease ends, and then share a load.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lease_that_somebody_took_along_makes_no_stampede() {
     let server = tachikoma_testkit::RedisServer::start();
     let url = format!("{}&store_timeout=10s", server.url_with("shop"));
     let cache = Cache::connect(&url).await.unwrap();
-    server.command(&["SET", "shop:{vhot}:l", "of a process that is gone", "PX", "60000"]);
+    server.command(&["SET", "shop:{vhot}:l", "of a process that is gone", "PX", "300"]);
     let loads = Arc::new(AtomicU32::new(0));
     let callers: Vec<_> = (0..2000_u64)
         .map(|i| {
@@ -183,26 +186,12 @@ async fn a_lease_that_somebody_took_along_makes_no_stampede() {
     for caller in callers {
         caller.await.unwrap();
     }
-    // They came over 100 ms, and a load takes 20: one after the other.
-    let loads = loads.load(Ordering::SeqCst);
-    assert!(loads <= 50, "{loads} loads");
+    assert_eq!(loads.load(Ordering::SeqCst), 1);
 }
 
-/// Without a runtime a load cannot run: an error, not a panic and not a hang.
+/// A runtime that ends under a load: an error, not a panic and not a hang.
 mod memory_alone {
     use super::*;
-
-    #[test]
-    fn without_a_runtime_a_hit_works_and_a_load_says_so() {
-        let cache = Cache::memory().build().unwrap();
-        futures_util::FutureExt::now_or_never(
-            cache.set("k", 1_u32, Duration::from_secs(1)).into_future(),
-        )
-        .unwrap()
-        .unwrap();
-        assert_eq!(*cache.try_get::<u32>("k").unwrap(), 1);
-        drop(cache);
-    }
 
     #[test]
     fn a_runtime_that_shuts_down_during_a_load_hangs_nobody() {

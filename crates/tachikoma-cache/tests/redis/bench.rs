@@ -11,14 +11,28 @@ use tachikoma_cache::invalidation::{Group, How, Marks};
 use tachikoma_cache::key::Key;
 use tachikoma_cache::store::redis::{RedisConfig, RedisStore};
 use tachikoma_cache::store::{Begun, Cursor, Cx, Item, Lease, Removed, Store, Want, When, Written};
-use tachikoma_cache::{Clock, Error, Guarantee, Health, Namespace, SystemClock, Time};
+use tachikoma_cache::{Clock, Error, Guarantee, Health, Namespace, StaleReason, SystemClock, Time};
 use tachikoma_testkit::{FaultProxy, RedisServer, Stopwatch};
 
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 
+/// Softly invalidated within its time.
+pub(crate) const INVALIDATED: Option<Guarantee> =
+    Some(Guarantee::Stale { reason: StaleReason::Invalidated, age: Duration::ZERO });
+
 /// A duration in milliseconds.
 pub(crate) fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
+}
+
+/// The rights that the guide lists. Most tests of this suite run with them, and so show that they
+/// are enough.
+const RIGHTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/redis.acl");
+
+/// The user of that file.
+pub(crate) fn shipped_user() -> String {
+    let text = std::fs::read_to_string(RIGHTS).unwrap();
+    text.lines().find(|line| line.starts_with("user tachikoma ")).unwrap().to_owned()
 }
 
 pub(crate) fn config(server: &RedisServer) -> RedisConfig {
@@ -41,7 +55,9 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) async fn new(server: &RedisServer) -> Self {
-        Self::with(config(server), Arc::new(SystemClock::new())).await
+        let config = RedisConfig::from_url(&server.url_of_user_in(RIGHTS)).unwrap().0;
+        let config = config.timeout(Duration::from_secs(5));
+        Self::with(config, Arc::new(SystemClock::new())).await
     }
 
     pub(crate) async fn with(config: RedisConfig, clock: Arc<dyn Clock>) -> Self {
@@ -62,12 +78,9 @@ impl Client {
         let now = self.clock.now();
         let expiry = ttl.map(|ttl| now.saturating_add(ttl));
         Meta {
-            created: now,
             soft_expiry: expiry,
             hard_expiry: expiry,
-            type_tag: TypeTag::named("text"),
-            codec: CodecId::Json,
-            marks: Marks::default(),
+            ..Meta::new(now, TypeTag::named("text"), CodecId::Json)
         }
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tachikoma_cache::store::Store;
-use tachikoma_cache::store::redis::{RedisConfig, RedisStore};
+use tachikoma_cache::store::redis::{Credentials, RedisConfig, RedisStore};
 use tachikoma_cache::{ErrorKind, Health, SystemClock};
 use tachikoma_testkit::{Fault, FaultProxy, RedisServer, Resp, Stopwatch};
 
@@ -90,6 +90,80 @@ async fn a_login_that_ends_is_tried_again_once_a_second_and_then_works() {
     server.command(&["ACL", "SETUSER", "app", "on", ">one", "~*", "+@all"]);
     until_up(&c).await;
     check_works(&c).await;
+}
+
+/// Logs the user `app` out, whose password is another one now.
+fn rotate(server: &RedisServer, password: &str) {
+    let secret = format!(">{password}");
+    server.command(&["ACL", "SETUSER", "app", "reset", "on", &secret, "~*", "+@all"]);
+    server.command(&["CLIENT", "KILL", "USER", "app"]);
+}
+
+#[tokio::test]
+async fn a_password_that_is_changed_in_its_file_is_picked_up() {
+    let server = RedisServer::start();
+    rotate(&server, "one");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("password");
+    std::fs::write(&file, "one\n").unwrap();
+    let url = format!("redis://app@127.0.0.1:{}/0?password_file={}", server.port(), file.display());
+    let c = at(&url).await;
+    check_works(&c).await;
+    rotate(&server, "two");
+    soon("refused", ms(2000), async || {
+        c.try_get("k").await.is_err_and(|error| error.kind() == ErrorKind::Rejected)
+    })
+    .await;
+    std::fs::write(&file, "two\n").unwrap();
+    let took = soon("picked up", ms(3000), async || c.try_get("k").await.is_ok()).await;
+    assert!(took <= ms(2000), "{took:?}");
+    // A file that is being written is no reason to give up.
+    std::fs::remove_file(&file).unwrap();
+    server.command(&["CLIENT", "KILL", "USER", "app"]);
+    let Health::Degraded { reason, .. } = degraded(&c).await else { panic!() };
+    assert!(reason.contains("password_file"), "{reason}");
+    std::fs::write(&file, "two").unwrap();
+    until_up(&c).await;
+    let error = RedisConfig::from_url("redis://h/0?password_file=/none/at/all").unwrap_err();
+    assert!(error.to_string().contains("/none/at/all: entity not found"), "{error}");
+}
+
+async fn degraded(c: &Client) -> Health {
+    soon("no password", ms(2000), async || {
+        let Health::Degraded { reason, .. } = c.store.health() else { return false };
+        reason.contains("credentials")
+    })
+    .await;
+    c.store.health()
+}
+
+#[tokio::test]
+async fn the_application_is_asked_for_credentials_before_each_login() {
+    let server = RedisServer::start();
+    rotate(&server, "token 1");
+    let asked = Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let config =
+        RedisConfig::from_url(&format!("redis://127.0.0.1:{}/0", server.port())).unwrap().0;
+    let config = config.credentials({
+        let asked = Arc::clone(&asked);
+        move || {
+            let number = asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
+            async move {
+                match number {
+                    2 => Err("s3ntinel-pw"),
+                    _ => Ok(Credentials::user("app", format!("token {number}"))),
+                }
+            }
+        }
+    });
+    let c = Client::with(config, Arc::new(SystemClock::new())).await;
+    check_works(&c).await;
+    rotate(&server, "token 3");
+    let Health::Degraded { reason, .. } = degraded(&c).await else { panic!() };
+    assert!(!reason.contains("s3ntinel"), "{reason}");
+    until_up(&c).await;
+    check_works(&c).await;
+    assert_eq!(asked.load(std::sync::atomic::Ordering::Relaxed), 3);
 }
 
 #[tokio::test]

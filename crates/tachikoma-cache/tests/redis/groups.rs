@@ -5,7 +5,7 @@ use tachikoma_cache::store::{Store, When};
 use tachikoma_cache::{ErrorKind, Guarantee, Namespace};
 use tachikoma_testkit::RedisServer;
 
-use crate::bench::{Client, MINUTE};
+use crate::bench::{Client, INVALIDATED, MINUTE};
 
 async fn put(c: &Client, name: &str, tags: &[&str]) {
     let entry = c.tagged(name, tags, None).await;
@@ -36,8 +36,9 @@ async fn a_softly_invalidated_entry_is_stale_and_is_loaded_anew() {
     let c = Client::new(&server).await;
     put(&c, "a", &["x"]).await;
     c.invalidate(&["x"], How::Soft).await.unwrap();
-    assert_eq!(c.guarantee("a").await, Some(Guarantee::Stale));
-    assert!(c.begin("a").await.unwrap().found.is_none());
+    assert_eq!(c.guarantee("a").await, INVALIDATED);
+    let found = c.begin("a").await.unwrap().found;
+    assert_eq!(found.map(|(_, guarantee)| guarantee), INVALIDATED, "for who accepts it");
     c.invalidate(&["x"], How::Hard).await.unwrap();
     assert_eq!(c.guarantee("a").await, None);
 }

@@ -7,7 +7,7 @@ use std::task::Poll;
 use tachikoma_cache::SystemClock;
 use tachikoma_cache::invalidation::How;
 use tachikoma_cache::store::{Begun, Store, When, Written};
-use tachikoma_testkit::RedisServer;
+use tachikoma_testkit::{RedisServer, Stopwatch};
 
 use crate::bench::{Client, MINUTE, config, ms, soon};
 
@@ -46,10 +46,11 @@ async fn an_abandoned_lease_is_free_at_once() {
 #[tokio::test]
 async fn the_lease_of_a_dead_holder_ends() {
     let server = RedisServer::start();
-    let short = config(&server).lease(ms(100));
+    let short = config(&server).lease(ms(300));
     let dead = Client::with(short, Arc::new(SystemClock::new())).await;
     let lease = Client::lead(dead.begin("k").await.unwrap());
     let c = Client::new(&server).await;
+    drop(dead);
     let next = {
         let mut next = None;
         soon("free", ms(5000), async || {
@@ -61,9 +62,88 @@ async fn the_lease_of_a_dead_holder_ends() {
         .await;
         next.unwrap()
     };
-    assert_eq!(dead.fill("k", "late", &lease).await, Written::Refused);
+    assert_eq!(c.fill("k", "late", &lease).await, Written::Refused);
     assert_eq!(c.fill("k", "v", &next).await, Written::Stored);
     assert_eq!(c.get("k").await.unwrap(), "v");
+}
+
+#[tokio::test]
+async fn a_living_holder_keeps_its_lease_for_as_long_as_it_needs() {
+    let server = RedisServer::start();
+    let short = config(&server).lease(ms(1000));
+    let holder = Client::with(short, Arc::new(SystemClock::new())).await;
+    let lease = Client::lead(holder.begin("k").await.unwrap());
+    let given_back = Client::lead(holder.begin("other").await.unwrap());
+    holder.store.abandon(&holder.key("other"), given_back);
+    let c = Client::new(&server).await;
+    let clock = Stopwatch::start();
+    while clock.elapsed() < ms(3000) {
+        assert!(c.begin("k").await.unwrap().lease.is_none(), "lost after {:?}", clock.elapsed());
+        holder.clock.sleep(ms(50)).await;
+    }
+    assert_eq!(server.command(&["EXISTS", "test:{vother}:l"]).integer(), 0);
+    assert_eq!(holder.fill("k", "v", &lease).await, Written::Stored);
+    assert_eq!(
+        server.command(&["EXISTS", "test:{vk}:l"]).integer(),
+        0,
+        "and does not bring it back"
+    );
+}
+
+#[tokio::test]
+async fn a_lease_that_was_taken_away_is_not_renewed_back() {
+    let server = RedisServer::start();
+    let short = config(&server).lease(ms(200));
+    let holder = Client::with(short, Arc::new(SystemClock::new())).await;
+    let lease = Client::lead(holder.begin("k").await.unwrap());
+    let c = Client::new(&server).await;
+    c.remove(&["k"]).await;
+    holder.clock.sleep(ms(300)).await;
+    assert_eq!(server.command(&["EXISTS", "test:{vk}:l"]).integer(), 0);
+    let next = Client::lead(c.begin("k").await.unwrap());
+    assert_eq!(holder.fill("k", "old", &lease).await, Written::Refused);
+    assert_eq!(c.fill("k", "v", &next).await, Written::Stored);
+}
+
+/// How often a script ran, also in vain.
+fn scripts(server: &RedisServer) -> usize {
+    let stats = server.command(&["INFO", "commandstats"]).text();
+    let calls = |name: &str| {
+        let line = stats.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(":calls="));
+        line.map_or(0, |line| line.split(',').next().unwrap().parse().unwrap())
+    };
+    calls("cmdstat_eval") + calls("cmdstat_evalsha")
+}
+
+#[tokio::test]
+async fn a_lease_whose_write_was_refused_is_not_given_back_besides() {
+    let server = RedisServer::start();
+    let c = Client::new(&server).await;
+    let lease = Client::lead(c.begin("first").await.unwrap());
+    assert_eq!(c.fill("first", "v", &lease).await, Written::Stored);
+    let lease = Client::lead(c.begin("k").await.unwrap());
+    c.remove(&["k"]).await;
+    let before = scripts(&server);
+    assert_eq!(c.fill("k", "v", &lease).await, Written::Refused);
+    assert_eq!(scripts(&server) - before, 1);
+    // Errands go in their order: were there one for the lease above, it came before this.
+    let lease = Client::lead(c.begin("last").await.unwrap());
+    c.store.abandon(&c.key("last"), lease);
+    soon("given back", ms(5000), async || {
+        server.command(&["EXISTS", "test:{vlast}:l"]).integer() == 0
+    })
+    .await;
+    assert_eq!(scripts(&server) - before, 2);
+}
+
+#[tokio::test]
+async fn a_write_that_nobody_waits_for_ends_its_lease() {
+    let server = RedisServer::start();
+    let c = Client::new(&server).await;
+    let lease = Client::lead(c.begin("k").await.unwrap());
+    let (key, cx) = (c.key("k"), c.cx());
+    drop(c.store.write(&key, c.entry("v", None), When::Leased(&lease), &cx));
+    assert!(c.begin("k").await.unwrap().lease.is_some());
 }
 
 #[tokio::test]
@@ -169,5 +249,20 @@ async fn no_order_of_load_and_remove_leaves_the_old_value() {
         };
         tokio::join!(load, change);
         assert_ne!(c.get(&name).await.as_deref(), Some("1"), "round {round}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_given_back_is_free_at_once() {
+    let server = RedisServer::start();
+    let c = Client::new(&server).await;
+    for round in 0..200 {
+        let lease = Client::lead(c.begin("k").await.unwrap());
+        c.store.abandon(&c.key("k"), lease);
+        let again = c.begin("k").await.unwrap().lease;
+        let again = again.unwrap_or_else(|| panic!("its own lease is in its way, round {round}"));
+        assert!(c.begin("k").await.unwrap().lease.is_none(), "this one was not given back");
+        assert_eq!(c.fill("k", "v", &again).await, Written::Stored);
+        c.remove(&["k"]).await;
     }
 }

@@ -4,8 +4,12 @@
 
 mod bench;
 mod connect;
+mod faults;
+#[cfg(all(feature = "lz4", feature = "msgpack", feature = "sign", feature = "zstd"))]
+mod form;
 mod groups;
 mod leases;
+mod mutated;
 mod operations;
 mod outage;
 mod pending;

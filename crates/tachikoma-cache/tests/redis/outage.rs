@@ -133,45 +133,6 @@ async fn no_call_outlives_the_deadline_of_its_caller() {
 }
 
 #[tokio::test]
-async fn a_reply_that_is_cut_anywhere_never_gives_a_wrong_value() {
-    let server = RedisServer::start();
-    let proxy = FaultProxy::to(server.port());
-    let c = Client::with(through(&proxy), Arc::new(SystemClock::new())).await;
-    let value = "0123456789".repeat(10);
-    c.set("k", &value).await;
-    for cut in (0..180).step_by(6) {
-        proxy.set(Fault::CutAfter(cut));
-        if let Ok(found) = c.try_get("k").await {
-            assert_eq!(found.as_ref(), Some(&value), "cut after {cut}");
-        }
-        proxy.set(Fault::Pass);
-        soon("back", ms(2000), async || c.try_get("k").await.is_ok_and(|v| v.is_some())).await;
-        assert_eq!(c.get("k").await.as_ref(), Some(&value));
-    }
-}
-
-#[tokio::test]
-async fn a_reply_that_is_changed_anywhere_never_gives_a_wrong_value() {
-    let server = RedisServer::start();
-    let proxy = FaultProxy::to(server.port());
-    let c = Client::with(through(&proxy), Arc::new(SystemClock::new())).await;
-    let value = "0123456789".repeat(3);
-    for place in (0..110).step_by(3) {
-        soon("up", ms(3000), async || {
-            let entry = c.entry(&value, Some(MINUTE));
-            c.write("k", entry, When::Always).await.is_ok()
-        })
-        .await;
-        proxy.set(Fault::CorruptAt(place));
-        if let Ok(Some(found)) = c.try_get("k").await {
-            assert_eq!(found, value, "changed at {place}");
-        }
-        proxy.set(Fault::Pass);
-        proxy.drop_connections();
-    }
-}
-
-#[tokio::test]
 async fn a_readonly_replica_is_read_and_written_again_when_it_is_promoted() {
     let (server, primary) = (RedisServer::start(), RedisServer::start());
     let c = client(&server).await;

@@ -16,7 +16,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use crate::bench::{Client, MINUTE, ms, pause, soon, through, until_down, until_up};
+use crate::bench::{Client, INVALIDATED, MINUTE, ms, pause, soon, through, until_down, until_up};
 
 struct Setup {
     server: RedisServer,
@@ -48,7 +48,7 @@ async fn a_removal_during_an_outage_is_kept_and_sent_when_the_server_is_back() {
     assert!(error.source().is_some());
     assert_eq!(c.store.stats().pending, 1);
     assert_eq!(c.get("k").await, None, "shown as absent, also without a server");
-    assert!(c.begin("k").await.unwrap().lease.is_none());
+    assert!(c.begin("k").await.is_err());
     assert!(c.try_get("other").await.is_err());
     assert_eq!(server.command(&["EXISTS", "test:{vk}"]).integer(), 1);
     proxy.set(Fault::Pass);
@@ -190,11 +190,11 @@ async fn tags_are_invalidated_when_the_server_is_back() {
     let found = soon("up", ms(2000), async || c.read(&["h"]).await.is_ok());
     found.await;
     assert_eq!(c.get("h").await, None);
-    assert_eq!(c.guarantee("s").await, Some(Guarantee::Stale));
+    assert_eq!(c.guarantee("s").await, INVALIDATED);
     assert_eq!(c.guarantee("n").await, Some(Guarantee::Fresh));
     delivered(&c).await;
     assert_eq!(direct.get("h").await, None);
-    assert_eq!(direct.guarantee("s").await, Some(Guarantee::Stale));
+    assert_eq!(direct.guarantee("s").await, INVALIDATED);
     let entry = c.tagged("old", &["hard"], Some(&lease)).await;
     c.write("l", entry, When::Leased(&lease)).await.unwrap();
     assert_eq!(c.get("l").await, None);
@@ -254,7 +254,7 @@ async fn too_many_removals_become_one_of_the_whole_namespace() {
         let chunk: Vec<&str> = chunk.iter().map(String::as_str).collect();
         assert!(c.try_remove(&chunk).await.unwrap_err().is_pending());
     }
-    assert_eq!(c.store.stats().pending, 1);
+    assert_eq!(c.store.stats().pending, 2, "the floor, and all keys");
     assert_eq!(c.get("never named").await, None);
     proxy.set(Fault::Pass);
     until_up(&c).await;
@@ -266,4 +266,125 @@ async fn too_many_removals_become_one_of_the_whole_namespace() {
 
 async fn setup_on(proxy: &FaultProxy) -> Client {
     Client::with(through(proxy), Arc::new(SystemClock::new())).await
+}
+
+/// The courier cannot deliver: what comes later must not wait for it.
+async fn stuck() -> Setup {
+    let setup = setup().await;
+    setup.server.command(&["ACL", "SETUSER", "default", "-scan"]);
+    setup
+}
+
+#[tokio::test]
+async fn what_is_written_after_a_pending_pattern_stays() {
+    let Setup { server, proxy: _proxy, c } = stuck().await;
+    for name in ["user:1", "user:2", "user:3"] {
+        c.set(name, "old").await;
+    }
+    c.store.defer_pattern(&c.space, &Glob::new("user:*").unwrap()).unwrap();
+    assert_eq!(c.get("user:1").await, None);
+    c.set("user:1", "new").await;
+    assert_eq!(c.get("user:1").await.unwrap(), "new", "at once");
+    // A load delivers the removal of its key itself.
+    let lease = Client::lead(c.begin("user:2").await.unwrap());
+    assert_eq!(c.fill("user:2", "loaded", &lease).await, Written::Stored);
+    assert_eq!(c.get("user:2").await.unwrap(), "loaded");
+    assert_eq!(c.get("user:3").await, None);
+    server.command(&["ACL", "SETUSER", "default", "+scan"]);
+    delivered(&c).await;
+    assert_eq!(c.get("user:1").await.unwrap(), "new");
+    assert_eq!(c.get("user:2").await.unwrap(), "loaded");
+    assert_eq!(c.names("*").await, ["user:1", "user:2"]);
+}
+
+#[tokio::test]
+async fn what_is_written_with_tags_after_a_pending_clear_stays() {
+    let Setup { server, proxy, c } = stuck().await;
+    let direct = Client::new(&server).await;
+    let entry = c.tagged("old", &["t"], None).await;
+    c.write("k", entry.clone(), When::Always).await.unwrap();
+    c.write("other", entry, When::Always).await.unwrap();
+    proxy.set(Fault::Refuse);
+    until_down(&c).await;
+    c.store.defer_pattern(&c.space, &Glob::everything()).unwrap();
+    assert!(c.invalidate(&["t"], How::Hard).await.unwrap_err().is_pending());
+    proxy.set(Fault::Pass);
+    until_up(&c).await;
+    // The counters are read after the invalidations are in.
+    let entry = c.tagged("new", &["t"], None).await;
+    c.write("k", entry, When::Always).await.unwrap();
+    assert_eq!(c.get("k").await.unwrap(), "new");
+    assert_eq!(direct.get("other").await, None, "all that have tags are gone in one step");
+    server.command(&["ACL", "SETUSER", "default", "+scan"]);
+    delivered(&c).await;
+    assert_eq!(c.get("k").await.unwrap(), "new");
+    assert_eq!(direct.names("*").await, ["k"]);
+}
+
+#[tokio::test]
+async fn a_load_delivers_the_pending_removal_of_its_key() {
+    let Setup { server, proxy, c } = setup().await;
+    c.set("k", "old").await;
+    proxy.set(Fault::Refuse);
+    until_down(&c).await;
+    assert!(c.try_remove(&["k"]).await.unwrap_err().is_pending());
+    proxy.set(Fault::Pass);
+    soon("lease", ms(3000), async || {
+        let Ok(begun) = c.begin("k").await else { return false };
+        assert!(begun.found.is_none());
+        let lease = begun.lease.expect("it leads");
+        assert_eq!(c.fill("k", "new", &lease).await, Written::Stored);
+        true
+    })
+    .await;
+    delivered(&c).await;
+    assert_eq!(c.get("k").await.unwrap(), "new");
+    assert_eq!(server.command(&["EXISTS", "test:{vk}:l"]).integer(), 0);
+}
+
+/// Writers write as soon as the server is back, while the courier sends what is pending.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_write_is_lost_while_removals_are_sent_again() {
+    let Setup { server: _server, proxy, c } = setup().await;
+    let c = Arc::new(c);
+    for round in 0..3 {
+        let names: Vec<String> = (0..200).map(|i| format!("k{i}")).collect();
+        for name in &names {
+            c.set(name, "old").await;
+        }
+        proxy.set(Fault::Refuse);
+        until_down(&c).await;
+        let all: Vec<&str> = names.iter().map(String::as_str).collect();
+        assert!(c.try_remove(&all).await.unwrap_err().is_pending());
+        c.store.defer_pattern(&c.space, &Glob::new("k1*").unwrap()).unwrap();
+        proxy.set(Fault::Pass);
+        let writers = names.chunks(20).map(|chunk| {
+            let (c, chunk) = (Arc::clone(&c), chunk.to_vec());
+            tokio::spawn(async move {
+                for name in &chunk {
+                    let value = format!("new {round}");
+                    let mut written = false;
+                    for _ in 0..1000 {
+                        let shown = c.try_get(name).await.ok().flatten();
+                        assert_ne!(shown.as_deref(), Some("old"), "{name}");
+                        let entry = c.entry(&value, Some(MINUTE));
+                        written = c.write(name, entry, When::Always).await.is_ok();
+                        if written {
+                            break;
+                        }
+                        pause(ms(5)).await;
+                    }
+                    assert!(written, "{name} could not be written");
+                    assert_eq!(c.get(name).await.unwrap(), value, "{name}");
+                }
+            })
+        });
+        for writer in writers.collect::<Vec<_>>() {
+            writer.await.unwrap();
+        }
+        delivered(&c).await;
+        for name in &names {
+            assert_eq!(c.get(name).await.unwrap(), format!("new {round}"), "{name}");
+        }
+    }
 }

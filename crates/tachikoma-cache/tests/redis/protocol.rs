@@ -34,9 +34,10 @@ async fn use_all(c: &Client) {
 }
 
 /// The rights that the store needs; from Redis 7.2 on also `+client|setinfo`.
-const RIGHTS: &str = "-@all +get +mget +getrange +set +del +unlink +exists +scan +hget +hmget \
-                      +hset +hsetnx +hincrby +hlen +eval +evalsha +multi +exec +hello +select \
-                      +client|setname +client|id +client|kill +info +time";
+const RIGHTS: &str = "-@all +get +mget +getrange +set +del +unlink +exists +scan +pttl +pexpire \
+                      +hget +hmget +hset +hsetnx +hincrby +hlen +eval +evalsha +multi +exec \
+                      +hello +select +client|setname +client|id +client|kill \
+                      +client|tracking +client|getredir +info +time";
 
 #[tokio::test]
 async fn a_user_with_few_rights_can_do_everything() {
@@ -160,7 +161,18 @@ async fn calls_that_are_dropped_never_mix_answers_up() {
 
 /// Keeps the text of everything that is logged, down to the finest level.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<String>>);
+pub(crate) struct Log(Arc<Mutex<String>>);
+
+impl Log {
+    pub(crate) fn forget(&self) {
+        self.0.lock().unwrap().clear();
+    }
+
+    /// How many lines have this text.
+    pub(crate) fn lines(&self, text: &str) -> u64 {
+        self.0.lock().unwrap().lines().filter(|line| line.contains(text)).count() as u64
+    }
+}
 
 impl Visit for Log {
     fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {

@@ -1,22 +1,29 @@
 //! What survives a restart of the server, and how far it is trusted.
 
+use std::sync::Arc;
+
 use tachikoma_cache::store::{Store, When, Written};
-use tachikoma_cache::{ErrorKind, Guarantee, Health};
+use tachikoma_cache::{ErrorKind, Guarantee, Health, SystemClock};
 use tachikoma_testkit::RedisServer;
 
-use crate::bench::{Client, ms, pause, soon, until_down, until_up};
+use crate::bench::{Client, INVALIDATED, config, ms, pause, soon, until_down, until_up};
+
+/// As the default user: others do not survive a restart.
+async fn anybody(server: &RedisServer) -> Client {
+    Client::with(config(server), Arc::new(SystemClock::new())).await
+}
 
 #[tokio::test]
 async fn an_entry_that_survived_a_restart_is_stale() {
     let mut server = RedisServer::start();
-    let c = Client::new(&server).await;
+    let c = anybody(&server).await;
     c.set("k", "v").await;
     server.command(&["SAVE"]);
     server.kill();
     until_down(&c).await;
     server.restart();
     until_up(&c).await;
-    assert_eq!(c.guarantee("k").await, Some(Guarantee::Stale));
+    assert_eq!(c.guarantee("k").await, INVALIDATED);
     let lease = Client::lead(c.begin("k").await.unwrap());
     assert_eq!(c.fill("k", "new", &lease).await, Written::Stored);
     assert_eq!(c.guarantee("k").await, Some(Guarantee::Fresh));
@@ -25,7 +32,7 @@ async fn an_entry_that_survived_a_restart_is_stale() {
 #[tokio::test]
 async fn a_lease_that_survived_a_restart_stores_nothing() {
     let mut server = RedisServer::start();
-    let c = Client::new(&server).await;
+    let c = anybody(&server).await;
     let lease = Client::lead(c.begin("k").await.unwrap());
     server.command(&["SAVE"]);
     // The snapshot is from before this removal, so the restart brings the lease back.
@@ -43,7 +50,7 @@ async fn a_lease_that_survived_a_restart_stores_nothing() {
 #[tokio::test]
 async fn an_empty_restart_is_an_empty_cache() {
     let mut server = RedisServer::start();
-    let c = Client::new(&server).await;
+    let c = anybody(&server).await;
     let entry = c.tagged("v", &["t"], None).await;
     c.write("k", entry, When::Always).await.unwrap();
     server.kill();
@@ -59,11 +66,11 @@ async fn an_empty_restart_is_an_empty_cache() {
 #[tokio::test]
 async fn a_new_replication_history_is_noticed_on_the_living_connection() {
     let server = RedisServer::builder().arguments(["--enable-debug-command", "yes"]).start();
-    let c = Client::new(&server).await;
+    let c = anybody(&server).await;
     c.set("k", "v").await;
     assert_eq!(c.guarantee("k").await, Some(Guarantee::Fresh));
     server.command(&["DEBUG", "CHANGE-REPL-ID"]);
-    soon("stale", ms(2000), async || c.guarantee("k").await == Some(Guarantee::Stale)).await;
+    soon("stale", ms(2000), async || c.guarantee("k").await == INVALIDATED).await;
     assert_eq!(c.store.health(), Health::Up);
     c.set("k", "w").await;
     assert_eq!(c.guarantee("k").await, Some(Guarantee::Fresh));
@@ -75,7 +82,7 @@ async fn a_server_that_loads_its_data_is_unavailable_and_then_used_at_once() {
         .arguments(["--loading-process-events-interval-bytes", "1024"])
         .arguments(["--key-load-delay", "1000"])
         .start();
-    let c = Client::new(&server).await;
+    let c = anybody(&server).await;
     for batch in 0..20 {
         let names: Vec<String> = (0..100).map(|i| format!("k{batch}:{i}")).collect();
         let writes = names.iter().map(|name| c.set(name, "v"));

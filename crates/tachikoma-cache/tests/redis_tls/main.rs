@@ -1,4 +1,4 @@
-//! The Redis store over TLS, with certificates that are made on the spot.
+//! The Redis store over TLS, with certificates that are made on the spot (DS-33).
 //!
 //! Which authorities are trusted is the system's choice (`SSL_CERT_FILE`), so each test runs itself
 //! again in a process that has it set.
@@ -26,6 +26,8 @@ enum Certificate {
     OtherName,
     Expired,
     SelfSigned,
+    /// A good one, but the server speaks only a version of TLS that is broken.
+    OldVersion,
 }
 
 /// Starts a server with TLS and runs the test named `test` against it, in its own process.
@@ -57,6 +59,11 @@ fn check(test: &str, certificate: Certificate) {
     let (pem, key, ca) = (file("server.pem"), file("server.key"), file("ca.pem"));
     let _server = RedisServer::builder()
         .arguments(["--tls-port", &port, "--tls-auth-clients", "no"])
+        .arguments(if certificate == Certificate::OldVersion {
+            ["--tls-protocols", "TLSv1.1"]
+        } else {
+            ["--tls-protocols", "TLSv1.2 TLSv1.3"]
+        })
         .arguments(["--tls-cert-file", &pem, "--tls-key-file", &key, "--tls-ca-cert-file", &ca])
         .start();
     let output = Command::new(std::env::current_exe().unwrap())
@@ -86,7 +93,8 @@ fn inside(port: &str, certificate: Certificate) {
         } else {
             let health = store.health();
             let Health::Degraded { reason, .. } = &health else { panic!("{health:?}") };
-            assert!(reason.contains("certificate"), "{reason}");
+            let said = reason.contains("certificate");
+            assert_eq!(said, certificate != Certificate::OldVersion, "{reason}");
             assert_eq!(answer.unwrap_err().kind(), ErrorKind::Unavailable);
         }
     });
@@ -110,4 +118,9 @@ fn an_expired_certificate_is_refused() {
 #[test]
 fn a_self_signed_certificate_is_refused() {
     check("a_self_signed_certificate_is_refused", Certificate::SelfSigned);
+}
+
+#[test]
+fn a_server_that_only_speaks_tls_1_1_is_refused() {
+    check("a_server_that_only_speaks_tls_1_1_is_refused", Certificate::OldVersion);
 }

@@ -9,47 +9,40 @@ use std::{
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, Request, Response, StatusCode, Version,
+    Extensions, HeaderMap, HeaderName, Request, Response, StatusCode, Version,
     header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING},
     response::Parts,
 };
 use http_body::Body;
+use http_body_util::BodyExt as _;
 use tower_service::Service;
 
-use super::Asked;
+use super::{Asked, call::once, rest::Rest};
 use crate::{
     answer,
-    body::{CacheBody, EndUnproved, Tee},
+    body::{CacheBody, Disconnected, EndUnproved},
+    budget::Room,
     cache_status,
-    fill::Fill,
+    empty_body::EmptyBody,
+    feed::{BoxError, Feed, Keep, Opening},
+    fill::{Arriving, Fill},
     flight::Lead,
     handle::Shared,
+    head,
+    judge::{self, Judged, judge},
+    live::Live,
     policy::{
-        age::Received,
-        decision::{Decision, Forward, Refusal, StaleUse},
+        decision::{Decision, Forward, Refusal},
         response::ResponseFacts,
-        reuse::stale_if_error,
-        storable::{Storable, storable},
+        reuse::{Failed, stale_if_error},
+        targeted::governing,
         validation::{self, Validators},
     },
-    storage::{Right, Stored, StoredResponse},
-    tags::tags,
+    storage::{FillLease, Right, Stored, StoredResponse},
 };
 
 /// How long a refresh in the background may take.
 const REFRESH_LIMIT: Duration = Duration::from_secs(60);
-
-/// Calls a service once, as its contract asks: only when it is ready.
-pub(super) async fn oneshot<S, B>(
-    mut service: S,
-    request: Request<B>,
-) -> Result<S::Response, S::Error>
-where
-    S: Service<Request<B>>,
-{
-    poll_fn(|cx| service.poll_ready(cx)).await?;
-    service.call(request).await
-}
 
 /// A request that goes on to the inner service.
 pub(super) struct Fetch<S, B> {
@@ -62,57 +55,62 @@ pub(super) struct Fetch<S, B> {
     pub(super) stored: Option<Arc<Stored>>,
     /// Held by the one who fetches for others too.
     pub(super) lead: Option<Lead>,
-    /// The store does not work: it is not asked again.
-    pub(super) store_failed: bool,
+    /// Taken before the source is read: an invalidation from then on keeps the answer out.
+    pub(super) right: Right,
 }
 
 /// What is left once the request is on its way.
-struct Sent {
-    shared: Arc<Shared>,
-    asked: Asked,
-    why: Forward,
-    stored: Option<Arc<Stored>>,
-    lead: Option<Lead>,
-    right: Right,
+pub(super) struct Sent {
+    pub(super) shared: Arc<Shared>,
+    pub(super) asked: Asked,
+    pub(super) why: Forward,
+    pub(super) stored: Option<Arc<Stored>>,
+    pub(super) lead: Option<Lead>,
+    pub(super) right: Right,
     /// The client's own headers: what selects a variant, and its own condition.
-    headers: HeaderMap,
-    asked_at: SystemTime,
+    pub(super) headers: HeaderMap,
+    pub(super) asked_at: SystemTime,
 }
 
 impl<S, B, R> Fetch<S, B>
 where
     S: Service<Request<B>, Response = Response<R>>,
-    R: Body<Data = Bytes>,
+    B: 'static,
+    R: Body<Data = Bytes> + Send + 'static,
+    R::Error: Into<BoxError>,
 {
     /// Asks the inner service, and stores its answer where that is allowed.
     pub(super) async fn run(self) -> Result<Response<CacheBody<R>>, S::Error> {
-        let Self { shared, inner, mut request, asked, why, stored, lead, store_failed } = self;
+        let Self { shared, mut inner, mut request, asked, why, stored, lead, right } = self;
         let headers = request.headers().clone();
-        let right = if asked.facts.head || store_failed {
-            Right::Failed
-        } else {
-            // Before the source is read: an invalidation from here on keeps the answer out.
-            shared.storage.begin(&asked.key).await
-        };
-        // A HEAD is passed on as it is; its answer cannot refresh what is stored here.
-        let stored = stored.filter(|_| !asked.facts.head);
-        if let Some(stored) = stored.as_deref().and_then(Stored::response) {
-            let validators = Validators::read(&stored.headers);
-            validation::ask(request.headers_mut(), &stored.headers, &validators);
+        let known = stored.clone();
+        let known = known.as_deref().and_then(Stored::response);
+        let rest = known
+            .filter(|_| why == Forward::Partial)
+            .and_then(|part| Rest::of(part, &asked.facts, shared.now(), shared.max_body_size));
+        let make = shared.empty_body.as_ref().and_then(EmptyBody::get::<B>);
+        // A HEAD is passed on as it is. Whether a part is current says nothing of the bytes that
+        // are asked for now.
+        if let Some(known) = known.filter(|_| why != Forward::Partial && !asked.facts.head) {
+            let validators = Validators::read(&known.headers);
+            validation::ask(request.headers_mut(), &known.headers, &validators);
         }
         let asked_at = shared.entries().clock().wall();
-        let sent = Sent { shared, asked, why, stored, lead, right, headers, asked_at };
-        match oneshot(inner, request).await {
-            Ok(response) => Ok(sent.answered(response).await),
-            Err(error) => sent.stale_instead(None).ok_or(error),
+        let mut sent = Sent { shared, asked, why, stored, lead, right, headers, asked_at };
+        let answer = match (rest, known, make) {
+            (Some(rest), Some(part), Some(make)) => rest.fetch(part, inner, request, make).await,
+            _ => {
+                once(&mut inner, request).await.map(|answer| (answer.map(CacheBody::passed), None))
+            }
+        };
+        match answer {
+            Ok((answer, status)) => Ok(sent.answered(answer, status).await),
+            Err(error) => sent.stale_instead(Failed::Disconnected).ok_or(error),
         }
     }
 
     /// The same without a client: reads the answer to its end, so that it is stored.
-    pub(super) async fn in_background(self)
-    where
-        R::Error: Send,
-    {
+    pub(super) async fn in_background(self) {
         let fetched = async {
             if let Ok(response) = self.run().await {
                 let mut body = pin!(response.into_body());
@@ -126,32 +124,43 @@ where
 }
 
 impl Sent {
-    async fn answered<R: Body<Data = Bytes>>(
+    /// What becomes of the answer; `said` is what the inner service said, where that differs.
+    pub(super) async fn answered<R>(
         mut self,
-        response: Response<R>,
-    ) -> Response<CacheBody<R>> {
+        response: Response<CacheBody<R>>,
+        said: Option<StatusCode>,
+    ) -> Response<CacheBody<R>>
+    where
+        R: Body<Data = Bytes> + Send + 'static,
+        R::Error: Into<BoxError>,
+    {
         let status = response.status();
         if status.is_server_error()
-            && let Some(stale) = self.stale_instead(Some(status))
+            && let Some(stale) = self.stale_instead(how_failed(&response))
         {
             return stale;
         }
         let (parts, body) = response.into_parts();
         if status == StatusCode::NOT_MODIFIED
+            && self.why != Forward::Partial
+            && !self.asked.facts.head
             && let Some(stored) = self.stored.take()
             && let Some(current) = stored.response()
         {
             return self.validated(current, &stored, parts).await;
         }
-        let facts = ResponseFacts::read(status, &parts.headers);
-        let allowed = self.storable(&facts).and_then(|storable| {
-            let tags = tags(&parts.headers)?;
-            self.fits(&body, &parts)?;
+        if self.asked.facts.head && status == StatusCode::OK {
+            self.update_by_head(&parts.headers).await;
+        }
+        let targeted = &self.asked.options.targeted;
+        let facts = ResponseFacts::read(status, &parts.headers, targeted);
+        let allowed = self.judge(&facts, &parts.headers).and_then(|judged| {
+            let room = self.fits(&body, &parts)?;
             let right = std::mem::replace(&mut self.right, Right::Failed);
             match (right, &self.lead) {
-                (Right::Lease(lease), _) => Ok((storable, tags, Some(lease))),
+                (Right::Lease(lease), _) => Ok((judged, room, Some(lease))),
                 // Not stored, but brought to those who wait: a store that fails makes no rush.
-                (Right::Failed, Some(_)) => Ok((storable, tags, None)),
+                (Right::Failed, Some(_)) => Ok((judged, room, None)),
                 // Another process stores it, and may have been told that this answer is too old.
                 (Right::Held | Right::Failed, _) => Err(Refusal::Store),
             }
@@ -159,66 +168,124 @@ impl Sent {
         let why = self.why;
         let decision = |stored| Decision::Forwarded {
             why,
-            status: None,
+            status: said,
             collapsed: false,
             stored: Some(stored),
         };
-        let (storable, tags, lease) = match allowed {
-            Ok(allowed) => allowed,
+        match allowed {
+            Ok((judged, room, lease)) => {
+                let decision = decision(lease.as_ref().map(|_| ()).ok_or(Refusal::Store));
+                self.fill(parts, body, judged, room, lease, &decision)
+            }
             Err(refusal) => {
                 self.refused(&refusal, status).await;
                 let decision = decision(Err(refusal));
-                return passed(&self.shared, parts, CacheBody::passed(body), &decision);
+                passed(&self.shared, parts, body, &decision)
             }
+        }
+    }
+
+    /// Sends the answer on while it is stored, to this client and to those who wait for it.
+    fn fill<R>(
+        self,
+        parts: Parts,
+        body: CacheBody<R>,
+        judged: Judged,
+        room: Room,
+        lease: Option<FillLease>,
+        decision: &Decision,
+    ) -> Response<CacheBody<R>>
+    where
+        R: Body<Data = Bytes> + Send + 'static,
+        R::Error: Into<BoxError>,
+    {
+        let (status, Judged { storable, tags }) = (parts.status, judged);
+        let promised = head::content_length(&parts.headers).or_else(|| body.size_hint().exact());
+        let shared = self.shared;
+        let now = shared.now();
+        let lead = match self.lead {
+            // What is not fresh when it comes is an answer to nobody else.
+            Some(lead) if !storable.terms.is_fresh_at(now) || storable.terms.always_validate => {
+                lead.decline(shared.entries().clock().now());
+                None
+            }
+            lead => lead,
         };
-        let decision = decision(lease.as_ref().map(|_| ()).ok_or(Refusal::Store));
-        let promised = content_length(&parts.headers);
+        let announcer = lead.as_ref().map(Lead::announcer);
+        let (terms, selector) = (storable.terms.clone(), storable.selector.clone());
+        let Asked { key, options, .. } = self.asked;
         let fill = Fill {
-            shared: Arc::clone(&self.shared),
-            key: self.asked.key,
+            shared: Arc::clone(&shared),
+            key: key.clone(),
             lease,
-            lead: self.lead,
+            lead,
             status,
             headers: parts.headers.clone(),
             storable,
             tags,
+            body: Arriving::of(status, self.stored),
+            options: Arc::clone(&options),
         };
-        let tee = Tee::new(self.shared.max_body_size, promised, fill);
         if body.is_end_stream() {
-            tee.finish();
-            return passed(&self.shared, parts, CacheBody::passed(body), &decision);
+            if promised.is_none_or(|promised| promised == 0) {
+                fill.complete(Bytes::new());
+            } else {
+                fill.incomplete();
+            }
+            return passed(&shared, parts, body, decision);
         }
-        passed(&self.shared, parts, CacheBody::teed(body, tee), &decision)
+        let reader = Feed::open(Opening {
+            source: body.boxed_unsync(),
+            promised,
+            keep: Keep { taker: Box::new(fill), room, cap: shared.max_body_size },
+            clock: Arc::clone(shared.entries().clock()),
+            finish_limit: shared.finish_limit,
+        });
+        // What is there at once is stored at once, and whoever waits finds it stored.
+        if !reader.feed().take_what_is_there()
+            && let Some(announcer) = announcer
+        {
+            let directives = governing(&parts.headers, &options.targeted).directives;
+            let received = shared.entries().clock().wall();
+            let headers = parts.headers.clone();
+            announcer.announce(Arc::new(Live {
+                key,
+                status,
+                headers: head::to_store(headers, &directives, status, promised, received),
+                terms,
+                selector,
+                feed: Arc::clone(reader.feed()),
+            }));
+        }
+        passed(&shared, parts, CacheBody::fed(reader), decision)
     }
 
     /// Whether and on which terms the answer may be stored.
-    fn storable(&self, facts: &ResponseFacts) -> Result<Storable, Refusal> {
-        let clock = self.shared.entries().clock();
-        let received = Received {
-            requested_at: self.asked_at,
-            // Dates of other machines are compared with the wall clock …
-            at: clock.wall(),
-            date: facts.date,
-            age: facts.age,
-        };
-        let options = &self.shared.options;
-        let mut storable = storable(&self.asked.facts, &self.headers, facts, &received, options)?;
+    fn judge(&self, facts: &ResponseFacts, headers: &HeaderMap) -> Result<Judged, Refusal> {
+        // Dates of other machines are compared with the wall clock …
+        let answered_at = self.shared.entries().clock().wall();
+        let asked = judge::Asked { at: self.asked_at, answered_at };
+        let Asked { facts: request, options, .. } = &self.asked;
+        let mut judged = judge(request, &self.headers, facts, headers, asked, options)?;
         // … and time spent here is counted by the one that does not step.
-        storable.terms.received_at = self.shared.now();
-        Ok(storable)
+        judged.storable.terms.received_at = self.shared.now();
+        Ok(judged)
     }
 
-    /// Whether the body may be stored as far as its head tells.
-    fn fits<R: Body>(&self, body: &R, parts: &Parts) -> Result<(), Refusal> {
-        let cap = self.shared.max_body_size as u64;
-        let least = body.size_hint().lower().max(content_length(&parts.headers).unwrap_or(0));
-        if least > cap {
+    /// Whether the body may be stored as far as its head tells; with room for what it announces.
+    fn fits<R: Body>(&self, body: &R, parts: &Parts) -> Result<Room, Refusal> {
+        let least = body.size_hint().lower().max(head::content_length(&parts.headers).unwrap_or(0));
+        let least = usize::try_from(least).unwrap_or(usize::MAX);
+        if least > self.shared.max_body_size {
             return Err(Refusal::TooLarge);
         }
-        if ends_with_its_connection(parts) && !body.is_end_stream() {
+        if ends_with_its_connection(&parts.headers, parts.version, &parts.extensions)
+            && !body.is_end_stream()
+        {
             return Err(Refusal::EndUnproved);
         }
-        Ok(())
+        let mut room = self.shared.fills.open();
+        if room.reach(least) { Ok(room) } else { Err(Refusal::NoRoom) }
     }
 
     /// Tells who waits that there is nothing to wait for, and forgets what this answer replaces.
@@ -282,7 +349,7 @@ impl Sent {
         let mut response = match outcome {
             Ok(fill) => {
                 let updated = fill.complete(current.body.clone());
-                let current = updated.response().unwrap_or(current);
+                let current = updated.as_deref().and_then(Stored::response).unwrap_or(current);
                 answer::from_stored(current, &headers, false, now, &decision)
             }
             Err(refusal) => {
@@ -295,6 +362,30 @@ impl Sent {
             response.headers_mut().append(name, value);
         }
         response
+    }
+
+    /// What the 200 to a HEAD says of what is stored (RFC 9111 §4.3.5): its head is updated, or it
+    /// is
+    /// another version, and is forgotten.
+    async fn update_by_head(&mut self, answer: &HeaderMap) {
+        let Some(stored) = self.stored.take() else { return };
+        let Some(current) = stored.response().filter(|stored| stored.part.is_none()) else {
+            return;
+        };
+        let length = current.body.len() as u64;
+        let confirmed = validation::confirms_by_head(&current.headers, length, answer);
+        // What is stored is the answer to a GET.
+        self.asked.facts.head = false;
+        let updated = self.updated(current, answer.clone(), confirmed);
+        self.asked.facts.head = true;
+        match updated {
+            Ok(fill) => drop(fill.complete(current.body.clone())),
+            Err(Refusal::Store) => {}
+            Err(_) => {
+                self.right = Right::Failed;
+                self.shared.invalidate(std::slice::from_ref(&self.asked.key)).await;
+            }
+        }
     }
 
     /// What is to be stored after a validation.
@@ -312,10 +403,10 @@ impl Sent {
         // Without a `Date` its creation is the time of receipt, not that of the stored head.
         headers.remove(DATE);
         validation::update(&mut headers, answer);
-        let mut facts = ResponseFacts::read(current.status, &headers);
+        let mut facts = ResponseFacts::read(current.status, &headers, &self.asked.options.targeted);
         facts.age = age;
-        let storable = self.storable(&facts)?;
-        let tags = tags(&headers)?;
+        facts.is_part = current.part.is_some();
+        let Judged { storable, tags } = self.judge(&facts, &headers)?;
         let Right::Lease(lease) = std::mem::replace(&mut self.right, Right::Failed) else {
             return Err(Refusal::Store);
         };
@@ -328,22 +419,42 @@ impl Sent {
             headers,
             storable,
             tags,
+            body: Arriving::Stored(current.part.clone()),
+            options: Arc::clone(&self.asked.options),
         })
     }
 
-    /// The stale response, where the origin failed and that is allowed (RFC 5861 §4).
-    fn stale_instead<R>(&self, status: Option<StatusCode>) -> Option<Response<CacheBody<R>>> {
-        let stored = self.stored.as_deref()?.response()?;
-        let now = self.shared.now();
-        let by = stale_if_error(&stored.terms, &self.asked.facts, now)?;
-        let decision = Decision::Stale { by, allowed: StaleUse::IfError };
-        tracing::debug!(?status, "the origin failed: a stale response instead");
+    /// The stale response, where the origin failed and that is allowed.
+    fn stale_instead<R>(&mut self, failed: Failed) -> Option<Response<CacheBody<R>>> {
+        let (now, options) = (self.shared.now(), &*self.asked.options);
+        let stored = self.stored.as_deref().filter(|_| self.why != Forward::Partial);
+        let stored = stored.and_then(Stored::response);
+        let allowed = stored.and_then(|stored| {
+            stale_if_error(&stored.terms, &self.asked.facts, failed, now, options)
+        });
+        if allowed.is_some() || failed == Failed::Disconnected {
+            // Whoever waits has the same stale response, or asks for itself: not one by one.
+            if let Some(lead) = self.lead.take() {
+                lead.failed(failed);
+            }
+        }
+        let (stored, (by, allowed)) = (stored?, allowed?);
+        let decision = Decision::Stale { by, allowed };
+        tracing::debug!(?failed, "the origin failed: a stale response instead");
         self.shared.decided(&decision);
-        Some(answer::from_stored(stored, &self.headers, false, now, &decision))
+        let is_head = self.asked.facts.head;
+        Some(answer::from_stored(stored, &self.headers, is_head, now, &decision))
     }
 }
 
-fn passed<R>(
+fn how_failed<R>(response: &Response<R>) -> Failed {
+    match response.extensions().get::<Disconnected>() {
+        Some(_) => Failed::Disconnected,
+        None => Failed::Answered,
+    }
+}
+
+pub(super) fn passed<R>(
     shared: &Shared,
     mut parts: Parts,
     body: CacheBody<R>,
@@ -354,21 +465,20 @@ fn passed<R>(
     Response::from_parts(parts, body)
 }
 
-fn content_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
-}
-
 /// Whether a body ends when its connection does, so that a broken one looks like a whole one
 /// (RFC 9112 §6.3): said by the service, or seen in the head of an HTTP/1 response.
-fn ends_with_its_connection(parts: &Parts) -> bool {
-    if parts.extensions.get::<EndUnproved>().is_some() {
+pub(crate) fn ends_with_its_connection(
+    headers: &HeaderMap,
+    version: Version,
+    extensions: &Extensions,
+) -> bool {
+    if extensions.get::<EndUnproved>().is_some() {
         return true;
     }
-    let framed =
-        parts.headers.contains_key(CONTENT_LENGTH) || parts.headers.contains_key(TRANSFER_ENCODING);
-    let closes =
-        parts.headers.get_all(CONNECTION).iter().any(|value| {
-            value.as_bytes().to_ascii_lowercase().windows(5).any(|part| part == b"close")
-        });
-    !framed && (closes || parts.version < Version::HTTP_11)
+    let framed = headers.contains_key(CONTENT_LENGTH) || headers.contains_key(TRANSFER_ENCODING);
+    let closes = headers
+        .get_all(CONNECTION)
+        .iter()
+        .any(|value| value.as_bytes().to_ascii_lowercase().windows(5).any(|part| part == b"close"));
+    !framed && (closes || version < Version::HTTP_11)
 }

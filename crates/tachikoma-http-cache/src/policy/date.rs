@@ -1,7 +1,8 @@
 //! Decides which moment an `HTTP-date` names. Never guesses at a date that is not one.
 //!
-//! RFC 9110 §5.6.7: the preferred format and the two obsolete ones (RFC 850, asctime). RFC 9111
-//! §4.2: a cache should compare them without regard to case; a zone other than GMT is invalid.
+//! RFC 9110 §5.6.7: the preferred format and the two obsolete ones (RFC 850, asctime), robustly: a
+//! weekday that is not that of the date changes nothing. RFC 9111 §4.2: a cache should compare them
+//! without regard to case; a zone other than GMT is invalid.
 
 use std::time::SystemTime;
 
@@ -9,14 +10,28 @@ use http::{HeaderMap, HeaderName};
 
 /// Parses an `HTTP-date` in any of its three formats ([RFC 9110 §5.6.7]), in any case.
 ///
-/// `None` for anything else, including a date whose weekday does not fit.
+/// The weekday must be one, and need not be the right one: the date says which moment it is
+/// without it. `None` for anything else.
 ///
 /// [RFC 9110 §5.6.7]: https://www.rfc-editor.org/rfc/rfc9110#section-5.6.7
 pub fn parse(text: &str) -> Option<SystemTime> {
-    httpdate::parse_http_date(text).ok().or_else(|| {
-        // Only dates in an odd case come here a second time.
-        httpdate::parse_http_date(&usual_case(text)).ok()
+    let text = text.trim_ascii();
+    let exact = |text: &str| httpdate::parse_http_date(text).ok();
+    exact(text).or_else(|| {
+        // Only what is oddly written comes here a second time.
+        let usual = usual_case(text);
+        exact(&usual).or_else(|| other_weekdays(&usual).find_map(|text| exact(&text)))
     })
+}
+
+/// The same date on each day of the week; none if it does not begin with one.
+fn other_weekdays(text: &str) -> impl Iterator<Item = String> {
+    const SHORT: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
+    const LONG: [&str; 7] =
+        ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
+    let (day, rest) = text.split_at(text.find([',', ' ']).unwrap_or(0));
+    let days = [SHORT, LONG].into_iter().find(|days| days.contains(&day));
+    days.into_iter().flatten().map(move |day| format!("{day}{rest}"))
 }
 
 /// What a field that holds a single date says.
@@ -103,6 +118,23 @@ mod tests {
         check("SUN, 06 NOV 1994 08:49:37 GMT", Some(EXAMPLE));
         check("SUNDAY, 06-nov-94 08:49:37 Gmt", Some(EXAMPLE));
         check("sun nov  6 08:49:37 1994", Some(EXAMPLE));
+        check("sun, 06 nov 1994 08:49:37 gmt\t", Some(EXAMPLE));
+    }
+
+    #[test]
+    fn a_wrong_weekday_changes_nothing() {
+        check("Mon, 06 Nov 1994 08:49:37 GMT", Some(EXAMPLE));
+        check("Tuesday, 06-Nov-94 08:49:37 GMT", Some(EXAMPLE));
+        check("WED Nov  6 08:49:37 1994", Some(EXAMPLE));
+        for text in [
+            "Sunday, 06 Nov 1994 08:49:37 GMT",
+            "Wed, 06-Nov-94 08:49:37 GMT",
+            "Xyz, 06 Nov 1994 08:49:37 GMT",
+            ", 06 Nov 1994 08:49:37 GMT",
+            "06 Nov 1994 08:49:37 GMT",
+        ] {
+            check(text, None);
+        }
     }
 
     #[test]
@@ -122,7 +154,6 @@ mod tests {
             "Sun, 06-Nov-1994 08:49:37 GMT",
             "Sun,  06  Nov  1994 08:49:37 GMT",
             "Sun, 06 Nov 1994 08.49.37 GMT",
-            "Mon, 06 Nov 1994 08:49:37 GMT",
             "Sun, 31 Feb 1994 08:49:37 GMT",
             "Sun, 06 Nov 1994 25:49:37 GMT",
             "é",

@@ -16,14 +16,14 @@ pub enum Bypass {
     RequestBody,
     /// It asks for another protocol, or waits for `100-continue`.
     Upgrade,
-    /// It asks for a part, and nothing is stored to take it from.
-    Range,
     /// It states a condition that only the origin can judge: `If-Match`, `If-Unmodified-Since`.
     Precondition,
     /// It says `no-store`.
     RequestNoStore,
     /// Its target names no resource of this server: no valid host, or two that differ.
     Target,
+    /// A rule of the operator says so.
+    Rule,
 }
 
 impl Bypass {
@@ -32,10 +32,10 @@ impl Bypass {
         Self::Method,
         Self::RequestBody,
         Self::Upgrade,
-        Self::Range,
         Self::Precondition,
         Self::RequestNoStore,
         Self::Target,
+        Self::Rule,
     ];
 
     /// Its place in [`ALL`](Self::ALL), for counters.
@@ -49,10 +49,10 @@ impl Bypass {
             Self::Method => "method",
             Self::RequestBody => "request-body",
             Self::Upgrade => "upgrade",
-            Self::Range => "range",
             Self::Precondition => "precondition",
             Self::RequestNoStore => "request-no-store",
             Self::Target => "target",
+            Self::Rule => "rule",
         }
     }
 }
@@ -62,8 +62,10 @@ impl Bypass {
 pub enum Refusal {
     /// The answer to a HEAD has no body to store.
     Head,
-    /// This status is about one request or one connection, or is not final, or is partial.
+    /// This status is about one request or one connection, or is not final.
     Status,
+    /// A part that does not say which bytes it is, or that nobody asked for.
+    Part,
     /// `no-store`
     NoStore,
     /// `private`
@@ -92,8 +94,12 @@ pub enum Refusal {
     NeverUsable,
     /// A transfer coding other than `chunked`.
     TransferCoding,
+    /// Its `Content-Type` is not what the rule for its path is about.
+    ContentType,
     /// Larger than `max_body_size`.
     TooLarge,
+    /// `max_fill_bytes` are held by other responses under way.
+    NoRoom,
     /// Its end cannot be told from a broken connection.
     EndUnproved,
     /// More than 64 tags, or one over 256 bytes.
@@ -108,6 +114,7 @@ impl Refusal {
         match self {
             Self::Head => "head",
             Self::Status => "status",
+            Self::Part => "part",
             Self::NoStore => "no-store",
             Self::Private => "private",
             Self::NotUnderstood => "not-understood",
@@ -121,8 +128,10 @@ impl Refusal {
             Self::Oversize => "oversize",
             Self::NoFreshness => "no-freshness",
             Self::NeverUsable => "never-usable",
+            Self::ContentType => "content-type",
             Self::TransferCoding => "transfer-coding",
             Self::TooLarge => "too-large",
+            Self::NoRoom => "no-room",
             Self::EndUnproved => "end-unproved",
             Self::Tags => "tags",
             Self::Store => "store",
@@ -152,6 +161,8 @@ pub enum Forward {
     Stale,
     /// What is stored is fresh, but the request asks for more.
     Request,
+    /// Only a part is stored, and the request asks for other bytes.
+    Partial,
 }
 
 impl Forward {
@@ -164,6 +175,7 @@ impl Forward {
             Self::VaryMiss => "vary-miss",
             Self::Stale => "stale",
             Self::Request => "request",
+            Self::Partial => "partial",
         }
     }
 }
@@ -177,6 +189,8 @@ pub enum StaleUse {
     WhileRevalidate,
     /// `stale-if-error`, of the request or the response; the origin failed.
     IfError,
+    /// The origin cannot be reached, and the response does not forbid it.
+    Disconnected,
 }
 
 impl StaleUse {
@@ -186,6 +200,7 @@ impl StaleUse {
             Self::MaxStale => "max-stale",
             Self::WhileRevalidate => "stale-while-revalidate",
             Self::IfError => "stale-if-error",
+            Self::Disconnected => "disconnected",
         }
     }
 }

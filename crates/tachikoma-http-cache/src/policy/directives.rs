@@ -108,8 +108,13 @@ pub struct ResponseDirectives {
 impl ResponseDirectives {
     /// Reads every `Cache-Control` line of a response (RFC 9111 §5.2.2).
     pub fn read(headers: &HeaderMap) -> Self {
+        Self::of(headers.get_all(CACHE_CONTROL).iter().flat_map(directives))
+    }
+
+    /// What these directives say together.
+    pub fn of(directives: impl IntoIterator<Item = Directive>) -> Self {
         let mut read = Self::default();
-        for directive in headers.get_all(CACHE_CONTROL).iter().flat_map(directives) {
+        for directive in directives {
             read.add(&directive);
         }
         read

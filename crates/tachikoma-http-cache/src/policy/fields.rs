@@ -6,37 +6,41 @@
 use http::{
     HeaderMap, HeaderName,
     header::{
-        AGE, CONNECTION, PROXY_AUTHENTICATE, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+        AGE, CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER,
+        TRANSFER_ENCODING, UPGRADE,
     },
 };
 
 use super::directives::ResponseDirectives;
 
-const CONNECTION_FIELDS: [HeaderName; 10] = [
+/// Fields that mean something on one connection only, with those that speak to the nearest proxy
+/// ([RFC 9110 §7.6.1], §11.7).
+///
+/// `Trailer` is not among them: it announces fields that go on with a body that goes on.
+///
+/// [RFC 9110 §7.6.1]: https://www.rfc-editor.org/rfc/rfc9110#section-7.6.1
+pub const HOP_BY_HOP: [HeaderName; 9] = [
     CONNECTION,
     HeaderName::from_static("keep-alive"),
     PROXY_AUTHENTICATE,
     HeaderName::from_static("proxy-authentication-info"),
-    HeaderName::from_static("proxy-authorization"),
+    PROXY_AUTHORIZATION,
     HeaderName::from_static("proxy-connection"),
     TE,
-    TRAILER,
     TRANSFER_ENCODING,
     UPGRADE,
 ];
 
-/// Removes the fields that speak of one connection, with those that `Connection` names
-/// ([RFC 9110 §7.6.1]).
-///
-/// [RFC 9110 §7.6.1]: https://www.rfc-editor.org/rfc/rfc9110#section-7.6.1
-pub fn remove_connection_fields(headers: &mut HeaderMap) {
+/// Removes the [hop-by-hop fields](HOP_BY_HOP) and those that `Connection` names.
+pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
     let nominated: Vec<HeaderName> = headers
         .get_all(CONNECTION)
         .iter()
         .flat_map(|line| line.as_bytes().split(|b| *b == b','))
+        // What is not a field name names no field.
         .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
         .collect();
-    for name in CONNECTION_FIELDS.iter().chain(&nominated) {
+    for name in HOP_BY_HOP.iter().chain(&nominated) {
         headers.remove(name);
     }
 }
@@ -48,11 +52,12 @@ pub fn remove_connection_fields(headers: &mut HeaderMap) {
 ///
 /// [RFC 9111 §3.1]: https://www.rfc-editor.org/rfc/rfc9111#section-3.1
 pub fn remove_unstored(headers: &mut HeaderMap, directives: &ResponseDirectives) {
-    remove_connection_fields(headers);
+    remove_hop_by_hop(headers);
     for name in directives.private.fields().iter().chain(directives.no_cache.fields()) {
         headers.remove(name);
     }
-    for name in [SET_COOKIE, AGE] {
+    // Trailers are not stored, so none are announced.
+    for name in [SET_COOKIE, AGE, TRAILER] {
         headers.remove(name);
     }
     for name in ["set-cookie2", "server-timing"] {

@@ -24,14 +24,16 @@ pub enum Source {
     Heuristic,
     /// The operator's default.
     Default,
+    /// The operator's rule, whatever the response says.
+    Rule,
     /// Nothing states one: it is stale at once.
     Nothing,
 }
 
 impl Source {
-    /// Whether the response itself states its lifetime.
+    /// Whether the response itself, or a rule about it, states its lifetime.
     pub fn is_explicit(self) -> bool {
-        matches!(self, Self::SMaxAge | Self::MaxAge | Self::Expires)
+        matches!(self, Self::SMaxAge | Self::MaxAge | Self::Expires | Self::Rule)
     }
 }
 
@@ -52,7 +54,10 @@ pub struct Freshness {
 /// [RFC 9111 §4.2.1]: https://www.rfc-editor.org/rfc/rfc9111#section-4.2.1
 /// [§4.2.2]: https://www.rfc-editor.org/rfc/rfc9111#section-4.2.2
 pub fn freshness(response: &ResponseFacts, received: SystemTime, options: &Options) -> Freshness {
-    let mut freshness = explicit(response, received)
+    let ruled = options.ttl.filter(|_| !response.is_error());
+    let ruled = ruled.map(|lifetime| Freshness { lifetime, source: Source::Rule });
+    let mut freshness = ruled
+        .or_else(|| explicit(response, received))
         .or_else(|| implicit(response, received, options))
         .unwrap_or(Freshness { lifetime: Duration::ZERO, source: Source::Nothing });
     if response.is_error() {
@@ -97,12 +102,11 @@ fn implicit(
     Some(Freshness { lifetime, source: Source::Default })
 }
 
-/// The final status codes that may be cached without explicit freshness ([RFC 9110 §15.1]),
-/// without 206, which this cache does not store.
+/// The final status codes that may be cached without explicit freshness ([RFC 9110 §15.1]).
 ///
 /// [RFC 9110 §15.1]: https://www.rfc-editor.org/rfc/rfc9110#section-15.1
 pub fn is_heuristically_cacheable(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 200 | 203 | 204 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501)
+    matches!(status.as_u16(), 200 | 203 | 204 | 206 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501)
 }
 
 #[cfg(test)]
@@ -128,7 +132,7 @@ mod tests {
                 HeaderValue::from_str(value).unwrap(),
             );
         }
-        let facts = ResponseFacts::read(StatusCode::from_u16(status).unwrap(), &headers);
+        let facts = ResponseFacts::read(StatusCode::from_u16(status).unwrap(), &headers, &[]);
         freshness(&facts, UNIX_EPOCH + Duration::from_secs(NOW), options)
     }
 

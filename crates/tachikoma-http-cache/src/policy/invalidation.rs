@@ -41,6 +41,22 @@ pub fn invalidated(
     uris
 }
 
+/// Whether the answer to a POST is what a GET of its target would bring ([RFC 9110 §9.3.3]): it is
+/// a
+/// 200, and says so by a `Content-Location` that is the target.
+///
+/// Such an answer may be stored if it also states how long it is fresh, as any answer does.
+///
+/// [RFC 9110 §9.3.3]: https://www.rfc-editor.org/rfc/rfc9110#section-9.3.3
+pub fn represents_target(target: &Uri, status: StatusCode, response: &HeaderMap) -> bool {
+    let mut lines = response.get_all(CONTENT_LOCATION).iter();
+    let (Some(line), None) = (lines.next(), lines.next()) else {
+        return false;
+    };
+    let named = line.to_str().ok().and_then(|reference| resolve(target, reference.trim()));
+    status == StatusCode::OK && named.is_some_and(|named| named == *target)
+}
+
 fn is_same_origin(a: &Uri, b: &Uri) -> bool {
     let same_authority = match (a.authority(), b.authority()) {
         (Some(a), Some(b)) => a.as_str().eq_ignore_ascii_case(b.as_str()),
@@ -180,6 +196,28 @@ mod tests {
         {
             assert_eq!(uris("POST", 201, &[("location", foreign)]).len(), 1, "{foreign}");
         }
+    }
+
+    #[test]
+    fn a_post_represents_its_target_only_where_content_location_names_it() {
+        let target: Uri = "http://shop.test/cart?id=1".parse().unwrap();
+        let check = |status, lines: &[&'static str], expected| {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append(CONTENT_LOCATION, HeaderValue::from_static(line));
+            }
+            let status = StatusCode::from_u16(status).unwrap();
+            assert_eq!(represents_target(&target, status, &headers), expected, "{lines:?}");
+        };
+        check(200, &["/cart?id=1"], true);
+        check(200, &["http://shop.test/cart?id=1"], true);
+        check(200, &["?id=1"], true);
+        check(200, &["/cart"], false);
+        check(200, &["http://other.test/cart?id=1"], false);
+        check(200, &["/cart?id=1", "/cart?id=1"], false);
+        check(200, &[], false);
+        check(201, &["/cart?id=1"], false);
+        check(404, &["/cart?id=1"], false);
     }
 
     proptest! {

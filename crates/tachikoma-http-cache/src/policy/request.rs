@@ -23,6 +23,8 @@ use super::{Options, decision::Bypass, directives::RequestDirectives};
 pub struct RequestFacts {
     /// HEAD: the answer has no body.
     pub head: bool,
+    /// POST: its answer is stored only if it states how long it is fresh.
+    pub post: bool,
     /// Its `Cache-Control`.
     pub directives: RequestDirectives,
     /// It has an `Authorization`.
@@ -31,7 +33,7 @@ pub struct RequestFacts {
     pub has_cookie: bool,
     /// It asks a condition that a cache can answer: `If-None-Match` or `If-Modified-Since`.
     pub has_condition: bool,
-    /// It asks for a part: answered from what is stored whole, else passed on.
+    /// It asks for a part.
     pub has_range: bool,
     /// Headers of the deny list that it carries and that only a `Vary` which names them keeps
     /// apart.
@@ -57,16 +59,37 @@ pub fn admit(
     if method != Method::GET && method != Method::HEAD {
         return Err(Bypass::Method);
     }
+    if options.bypass {
+        return Err(Bypass::Rule);
+    }
     if has_body || headers.contains_key(TRANSFER_ENCODING) || states_a_length(headers) {
         return Err(Bypass::RequestBody);
     }
+    facts(method, headers, options)
+}
+
+/// Reads a POST whose answer may be stored for a GET ([RFC 9110 §9.3.3]), or says why none may.
+///
+/// [RFC 9110 §9.3.3]: https://www.rfc-editor.org/rfc/rfc9110#section-9.3.3
+pub fn admit_post(headers: &HeaderMap, options: &Options) -> Result<RequestFacts, Bypass> {
+    if options.bypass {
+        return Err(Bypass::Rule);
+    }
+    facts(&Method::POST, headers, options)
+}
+
+fn facts(method: &Method, headers: &HeaderMap, options: &Options) -> Result<RequestFacts, Bypass> {
     if headers.contains_key(UPGRADE) || headers.contains_key(EXPECT) {
         return Err(Bypass::Upgrade);
     }
     if headers.contains_key(IF_MATCH) || headers.contains_key(IF_UNMODIFIED_SINCE) {
         return Err(Bypass::Precondition);
     }
-    let directives = RequestDirectives::read(headers);
+    let directives = if options.ignore_request_directives {
+        RequestDirectives::default()
+    } else {
+        RequestDirectives::read(headers)
+    };
     if directives.no_store {
         // The answer may not be stored (§5.2.1.5), and who asks for that wants the source.
         return Err(Bypass::RequestNoStore);
@@ -75,9 +98,10 @@ pub fn admit(
     let must_select = denied.iter().cloned().chain(deny::keyed(headers, options)).collect();
     Ok(RequestFacts {
         head: method == Method::HEAD,
+        post: method == Method::POST,
         directives,
         has_authorization: headers.contains_key(AUTHORIZATION),
-        has_cookie: headers.contains_key(COOKIE) && !options.ignore_cookies,
+        has_cookie: headers.contains_key(COOKIE) && !options.ignore_cookies && !options.force_store,
         has_condition: headers.contains_key(IF_NONE_MATCH)
             || headers.contains_key(IF_MODIFIED_SINCE),
         has_range: headers.contains_key(RANGE) && method == Method::GET,

@@ -4,7 +4,7 @@
 use std::time::{Duration, SystemTime};
 
 use http::{
-    HeaderMap, StatusCode,
+    HeaderMap, HeaderName, StatusCode,
     header::{DATE, EXPIRES, SET_COOKIE, TRANSFER_ENCODING},
 };
 
@@ -12,6 +12,8 @@ use super::{
     age,
     date::{self, DateField},
     directives::ResponseDirectives,
+    range::content_range,
+    targeted::governing,
     validation::Validators,
     vary::Vary,
 };
@@ -21,18 +23,22 @@ use super::{
 pub struct ResponseFacts {
     /// Its status.
     pub status: StatusCode,
-    /// Its `Cache-Control`.
+    /// Its `Cache-Control`, or what a targeted field says instead.
     pub directives: ResponseDirectives,
+    /// The targeted field that states the directives (RFC 9213).
+    pub targeted: Option<HeaderName>,
     /// Its `Date`.
     pub date: Option<SystemTime>,
     /// Its `Age`.
     pub age: Option<Duration>,
-    /// Its `Expires`.
+    /// Its `Expires`; absent where a targeted field states the directives.
     pub expires: DateField,
     /// Its validators.
     pub validators: Validators,
     /// Its `Vary`.
     pub vary: Vary,
+    /// Its `Content-Range` names one range of bytes.
+    pub is_part: bool,
     /// It has a `Set-Cookie`.
     pub sets_cookie: bool,
     /// It carries a transfer coding that this cache would have to undo.
@@ -40,16 +46,24 @@ pub struct ResponseFacts {
 }
 
 impl ResponseFacts {
-    /// Reads the head of a response.
-    pub fn read(status: StatusCode, headers: &HeaderMap) -> Self {
+    /// Reads the head of a response; `targeted` are the fields that may stand in for
+    /// `Cache-Control`, the most specific one first.
+    pub fn read(status: StatusCode, headers: &HeaderMap, targeted: &[HeaderName]) -> Self {
+        let governing = governing(headers, targeted);
+        let expires = match &governing.field {
+            Some(_) => DateField::Absent,
+            None => date::read(headers, &EXPIRES),
+        };
         Self {
             status,
-            directives: ResponseDirectives::read(headers),
+            directives: governing.directives,
+            targeted: governing.field,
             date: date::read(headers, &DATE).valid(),
             age: age::read(headers),
-            expires: date::read(headers, &EXPIRES),
+            expires,
             validators: Validators::read(headers),
             vary: Vary::read(headers),
+            is_part: content_range(headers).is_some(),
             sets_cookie: headers.contains_key(SET_COOKIE) || headers.contains_key("set-cookie2"),
             // `chunked` is framing, which the server below has already taken off.
             has_transfer_encoding: headers

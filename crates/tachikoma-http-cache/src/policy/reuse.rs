@@ -6,6 +6,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::{
+    Options,
     age::current_age,
     decision::{Refusal, StaleUse},
     directives::MaxStale,
@@ -39,6 +40,11 @@ impl Terms {
     /// Its age now (RFC 9111 §4.2.3).
     pub fn age(&self, now: SystemTime) -> Duration {
         current_age(self.initial_age, self.received_at, now)
+    }
+
+    /// Whether it was fresh when it came.
+    pub fn was_fresh(&self) -> bool {
+        self.lifetime > self.initial_age
     }
 
     /// Whether it is fresh now (RFC 9111 §4.2): its lifetime exceeds its age.
@@ -135,17 +141,43 @@ fn stale_use(
     (asks_nothing && stale_for < terms.stale_while_revalidate).then_some(StaleUse::WhileRevalidate)
 }
 
-/// Whether a stale response may be sent because the origin failed ([RFC 5861 §4]), and for how
-/// long it has been stale.
+/// How the origin failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failed {
+    /// It answered, with a 5xx.
+    Answered,
+    /// It could not be reached, or gave no answer.
+    Disconnected,
+}
+
+/// Whether a stale response may be sent because the origin failed, what allows it, and for how long
+/// it has been stale ([RFC 5861 §4], [RFC 9111 §4.2.4]).
+///
+/// Without `stale-if-error`, only a cache that is disconnected may, for
+/// `options.stale_if_disconnected`, and only for a request that does not say how old an answer may
+/// be.
 ///
 /// [RFC 5861 §4]: https://www.rfc-editor.org/rfc/rfc5861#section-4
-pub fn stale_if_error(terms: &Terms, request: &RequestFacts, now: SystemTime) -> Option<Duration> {
-    if terms.forbids_stale || terms.always_validate || request.directives.no_cache {
+/// [RFC 9111 §4.2.4]: https://www.rfc-editor.org/rfc/rfc9111#section-4.2.4
+pub fn stale_if_error(
+    terms: &Terms,
+    request: &RequestFacts,
+    failed: Failed,
+    now: SystemTime,
+    options: &Options,
+) -> Option<(Duration, StaleUse)> {
+    let asked = &request.directives;
+    if terms.forbids_stale || terms.always_validate || asked.no_cache {
         return None;
     }
-    let allowed = request.directives.stale_if_error.unwrap_or_default().max(terms.stale_if_error);
     let stale_for = terms.age(now).saturating_sub(terms.lifetime);
-    (stale_for < allowed).then_some(stale_for)
+    if stale_for < asked.stale_if_error.unwrap_or_default().max(terms.stale_if_error) {
+        return Some((stale_for, StaleUse::IfError));
+    }
+    let asks_nothing = asked.max_age.is_none() && asked.min_fresh.is_none();
+    let is_allowed = failed == Failed::Disconnected && asks_nothing && !terms.lifetime.is_zero();
+    (is_allowed && stale_for < options.stale_if_disconnected)
+        .then_some((stale_for, StaleUse::Disconnected))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use super::{
     age::{Received, initial_age},
     decision::Refusal,
     directives::{ResponseDirectives, Scope},
-    freshness::{freshness, is_heuristically_cacheable},
+    freshness::{Source, freshness, is_heuristically_cacheable},
     request::{RequestFacts, always_selecting},
     response::ResponseFacts,
     reuse::Terms,
@@ -44,8 +44,14 @@ pub fn storable(
         return Err(Refusal::Head);
     }
     status_allows(response)?;
-    directives_allow(response)?;
-    if response.sets_cookie {
+    if response.status == StatusCode::PARTIAL_CONTENT && !(request.has_range && response.is_part) {
+        return Err(Refusal::Part);
+    }
+    // What an operator forces is stored as if it said nothing of its own, without its cookies.
+    if !options.force_store {
+        directives_allow(response)?;
+    }
+    if response.sets_cookie && !options.force_store {
         return Err(Refusal::SetCookie);
     }
     if response.has_transfer_encoding {
@@ -53,7 +59,8 @@ pub fn storable(
     }
     credentials_allow(request, &response.directives)?;
     let always = always_selecting(request_headers, options);
-    let selector = Selector::of(response.vary.with(&always)?, request_headers)?;
+    let names = response.vary.with(&always)?;
+    let selector = Selector::of(names, request_headers, options.normalize)?;
     if let Some(name) =
         request.denied.iter().find(|name| !selector.covers(std::slice::from_ref(*name)))
     {
@@ -62,19 +69,21 @@ pub fn storable(
     if request.oversize && response.is_error() {
         return Err(Refusal::Oversize);
     }
+    if request.post && !freshness(response, received.at, options).source.is_explicit() {
+        return Err(Refusal::NoFreshness);
+    }
     let terms = usable_terms(response, received, options)?;
     Ok(Storable { terms, selector })
 }
 
 /// Which status codes are stored at all (RFC 9111 §3, §3.3; RFC 9110 §15).
 ///
-/// Beside 1xx, 206 and 304, those that speak of this client, this connection or this request's
+/// Beside 1xx and 304, those that speak of this client, this connection or this request's
 /// headers: shared, one client's mistake would be another's outage.
 fn status_allows(response: &ResponseFacts) -> Result<(), Refusal> {
     let never = matches!(
         response.status.as_u16(),
         100..=199
-            | 206
             | 304
             | 401
             | 403
@@ -115,7 +124,7 @@ fn directives_allow(response: &ResponseFacts) -> Result<(), Refusal> {
 fn is_understood(status: StatusCode) -> bool {
     matches!(
         status.as_u16(),
-        200..=204 | 300..=303 | 307 | 308 | 400 | 404..=406 | 409 | 410 | 414 | 500..=505
+        200..=204 | 206 | 300..=303 | 307 | 308 | 400 | 404..=406 | 409 | 410 | 414 | 500..=505
     )
 }
 
@@ -155,21 +164,29 @@ fn usable_terms(
     let window = |stated: Option<std::time::Duration>| {
         if forbids_stale { std::time::Duration::ZERO } else { stated.unwrap_or_default() }
     };
+    let initial_age = initial_age(received);
+    let lifetime = match freshness.source {
+        // Counted from now, not from when the response was made.
+        Source::Rule => freshness.lifetime.saturating_add(initial_age),
+        _ => freshness.lifetime,
+    };
     let terms = Terms {
         received_at: received.at,
-        initial_age: initial_age(received),
-        lifetime: freshness.lifetime,
-        always_validate: directives.no_cache == Scope::Whole,
+        initial_age,
+        lifetime,
+        always_validate: directives.no_cache == Scope::Whole && !options.force_store,
         forbids_stale,
         stale_while_revalidate: window(directives.stale_while_revalidate),
         stale_if_error: window(directives.stale_if_error),
-        shared: is_shared(directives),
+        shared: is_shared(directives) || options.force_store,
         authorized: is_shared(directives) || directives.must_revalidate,
     };
     let is_ever_fresh = !terms.always_validate && terms.is_fresh_at(received.at);
     let has_window = !terms.stale_while_revalidate.is_zero() || !terms.stale_if_error.is_zero();
     let can_be_validated = response.validators.any() && !response.is_error();
-    if is_ever_fresh || has_window || can_be_validated {
+    // Older than its lifetime when it came, it may still be sent to who accepts that (§4.2.4).
+    let may_be_stale = !terms.lifetime.is_zero() && !terms.forbids_stale;
+    if is_ever_fresh || has_window || can_be_validated || may_be_stale {
         Ok(terms)
     } else {
         Err(Refusal::NeverUsable)

@@ -118,6 +118,18 @@ pub fn confirms(stored: &Validators, answer: &Validators) -> bool {
     }
 }
 
+/// Whether the 200 to a HEAD speaks of the stored response, so that it may update it
+/// ([RFC 9111 §4.3.5]): each validator that it has is the stored one, and so is its length.
+///
+/// [RFC 9111 §4.3.5]: https://www.rfc-editor.org/rfc/rfc9111#section-4.3.5
+pub fn confirms_by_head(stored: &HeaderMap, length: u64, answer: &HeaderMap) -> bool {
+    let same = |name| answer.get(&name).is_none_or(|value| stored.get(&name) == Some(value));
+    let same_length = answer.get(CONTENT_LENGTH).is_none_or(|stated| {
+        stated.to_str().ok().and_then(|text| text.parse().ok()) == Some(length)
+    });
+    same(ETAG) && same(LAST_MODIFIED) && same_length
+}
+
 /// Fields that describe the stored bytes themselves, which a 304 does not replace.
 const OF_THE_BODY: [HeaderName; 6] = [
     CONTENT_LENGTH,
@@ -158,7 +170,7 @@ pub fn is_unchanged_for(
     stored: &Validators,
     date: Option<SystemTime>,
 ) -> bool {
-    if status != StatusCode::OK {
+    if status != StatusCode::OK && status != StatusCode::PARTIAL_CONTENT {
         return false;
     }
     if request.contains_key(IF_NONE_MATCH) {

@@ -1,14 +1,18 @@
 //! Decides which request fields select a stored response, and whether a request selects it.
 //!
-//! RFC 9111 §4.1. Values are compared on the whole combined field. Stricter than the RFC: a
-//! `Vary` that is invalid or too long is never stored, and neither is a credential as a selector.
+//! RFC 9111 §4.1. Values are compared on the whole combined field, in its [normal](super::normal)
+//! form unless that is switched off. Stricter than the RFC: a `Vary` that is invalid or too long is
+//! never stored, and neither is a credential as a selector.
 
 use http::{
     HeaderMap, HeaderName,
     header::{AUTHORIZATION, COOKIE, VARY},
 };
 
-use super::decision::Refusal;
+use super::{
+    decision::Refusal,
+    normal::{combined, normal, normal_value},
+};
 
 /// More names than this in one `Vary` are not stored.
 pub const MAX_FIELDS: usize = 32;
@@ -69,15 +73,21 @@ impl Vary {
 pub struct Selector {
     /// Sorted by name; `None` where the request did not have the field.
     pub fields: Vec<(HeaderName, Option<Vec<u8>>)>,
+    /// Values are compared byte for byte, not in their normal form.
+    pub exact: bool,
 }
 
 impl Selector {
-    /// The values of `names` in this request.
+    /// The values of `names` in this request; `normalize` is how they are compared.
     ///
     /// # Errors
     ///
     /// [`Refusal::VaryCredentials`]: credentials are never written to a store.
-    pub fn of(names: Vec<HeaderName>, request: &HeaderMap) -> Result<Self, Refusal> {
+    pub fn of(
+        names: Vec<HeaderName>,
+        request: &HeaderMap,
+        normalize: bool,
+    ) -> Result<Self, Refusal> {
         let is_credential = |name: &HeaderName| {
             (name == COOKIE || name == AUTHORIZATION) && request.contains_key(name)
         };
@@ -85,17 +95,17 @@ impl Selector {
             return Err(Refusal::VaryCredentials);
         }
         let fields = names.into_iter().map(|name| {
-            let value = combined(request, &name);
+            let value = if normalize { normal(request, &name) } else { combined(request, &name) };
             (name, value)
         });
-        Ok(Self { fields: fields.collect() })
+        Ok(Self { fields: fields.collect(), exact: !normalize })
     }
 
     /// Whether a request selects this response ([RFC 9111 §4.1]).
     ///
     /// [RFC 9111 §4.1]: https://www.rfc-editor.org/rfc/rfc9111#section-4.1
     pub fn matches(&self, request: &HeaderMap) -> bool {
-        self.fields.iter().all(|(name, value)| same(request, name, value.as_deref()))
+        self.fields.iter().all(|(name, value)| same(request, name, value.as_deref(), self.exact))
     }
 
     /// Whether each of these request headers takes part in the selection.
@@ -104,25 +114,17 @@ impl Selector {
     }
 }
 
-/// The value of all lines of a field, as if they were one ([RFC 9110 §5.3]).
-///
-/// [RFC 9110 §5.3]: https://www.rfc-editor.org/rfc/rfc9110#section-5.3
-fn combined(headers: &HeaderMap, name: &HeaderName) -> Option<Vec<u8>> {
-    let lines: Vec<&[u8]> =
-        headers.get_all(name).iter().map(|line| line.as_bytes().trim_ascii()).collect();
-    (!lines.is_empty()).then(|| lines.join(&b", "[..]))
-}
-
-fn same(headers: &HeaderMap, name: &HeaderName, value: Option<&[u8]>) -> bool {
+fn same(headers: &HeaderMap, name: &HeaderName, value: Option<&[u8]>, exact: bool) -> bool {
     let mut lines = headers.get_all(name).iter();
-    match (lines.next(), value) {
-        (None, None) => true,
-        (Some(line), Some(value)) if lines.next().is_none() => {
-            line.as_bytes().trim_ascii() == value
-        }
-        (Some(_), Some(value)) => combined(headers, name).as_deref() == Some(value),
-        _ => false,
-    }
+    let Some((line, value)) = lines.next().zip(value) else {
+        return value.is_none() && !headers.contains_key(name);
+    };
+    // Most requests spell it like the one before; only other ones are taken apart.
+    let is_same_line = lines.next().is_none() && line.as_bytes().trim_ascii() == value;
+    is_same_line
+        || combined(headers, name).is_some_and(|combined| {
+            combined == value || (!exact && normal_value(name, &combined) == value)
+        })
 }
 
 #[cfg(test)]
@@ -176,7 +178,7 @@ mod tests {
 
     fn selector(names: &[&'static str], request: &HeaderMap) -> Selector {
         let names = names.iter().map(|name| HeaderName::from_static(name)).collect();
-        Selector::of(names, request).unwrap()
+        Selector::of(names, request, true).unwrap()
     }
 
     #[track_caller]
@@ -197,6 +199,20 @@ mod tests {
     }
 
     #[test]
+    fn spellings_of_the_same_value_select_the_same_unless_that_is_off() {
+        let language = HeaderName::from_static("accept-language");
+        let stored = headers(&[("accept-language", "en, de;q=0.5")]);
+        let asked = headers(&[("accept-language", "DE;q=0.50,en")]);
+        let other = headers(&[("accept-language", "de, en;q=0.5")]);
+        for (normalize, expected) in [(true, true), (false, false)] {
+            let selector = Selector::of(vec![language.clone()], &stored, normalize).unwrap();
+            assert!(selector.matches(&stored), "{normalize}");
+            assert_eq!(selector.matches(&asked), expected, "{normalize}");
+            assert!(!selector.matches(&other), "{normalize}");
+        }
+    }
+
+    #[test]
     fn absent_and_empty_differ() {
         check(&[], &[], true);
         check(&[("x", "")], &[], false);
@@ -208,9 +224,9 @@ mod tests {
     #[test]
     fn credentials_are_never_selectors() {
         let request = headers(&[("cookie", "a=b")]);
-        let refused = Selector::of(vec![COOKIE], &request);
+        let refused = Selector::of(vec![COOKIE], &request, true);
         assert_eq!(refused, Err(Refusal::VaryCredentials));
-        assert!(Selector::of(vec![COOKIE, AUTHORIZATION], &HeaderMap::new()).is_ok());
+        assert!(Selector::of(vec![COOKIE, AUTHORIZATION], &HeaderMap::new(), true).is_ok());
     }
 
     proptest! {

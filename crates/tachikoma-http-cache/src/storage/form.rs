@@ -11,9 +11,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tachikoma_cache::{Error, ErrorKind, Value};
 
 use super::stored::{Index, Stored, StoredResponse, Variant};
-use crate::policy::{reuse::Terms, vary::Selector};
+use crate::policy::{range::Held, reuse::Terms, vary::Selector};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 3;
 const RESPONSE: u8 = 0;
 const INDEX: u8 = 1;
 
@@ -54,6 +54,7 @@ fn encode(stored: &Stored) -> Result<Bytes, Error> {
         Stored::Index(index) => {
             out.0.put_u8(INDEX);
             out.optional(index.whole.as_deref().map(str::as_bytes))?;
+            out.0.put_u128(index.generation);
             out.count(index.variants.len())?;
             for variant in &index.variants {
                 out.0.put_u128(variant.id);
@@ -113,10 +114,27 @@ impl Writer {
     }
 
     fn selector(&mut self, selector: &Selector) -> Result<(), Error> {
+        self.0.put_u8(u8::from(selector.exact));
         self.count(selector.fields.len())?;
         for (name, value) in &selector.fields {
             self.text(name.as_str().as_bytes())?;
             self.optional(value.as_deref())?;
+        }
+        Ok(())
+    }
+
+    fn part(&mut self, part: Option<&Held>) -> Result<(), Error> {
+        let Some(part) = part else {
+            self.0.put_u32(ABSENT);
+            return Ok(());
+        };
+        self.count(part.spans.len())?;
+        for span in &part.spans {
+            self.0.put_u64(span.start);
+            self.0.put_u64(span.end);
+        }
+        for length in [part.end, part.total] {
+            self.0.put_u64(length.unwrap_or(u64::MAX));
         }
         Ok(())
     }
@@ -137,6 +155,7 @@ impl Writer {
                 | flag(terms.shared, SHARED)
                 | flag(terms.authorized, AUTHORIZED),
         );
+        self.part(response.part.as_ref())?;
         self.selector(&response.selector)?;
         self.tags(&response.tags)?;
         self.count(response.headers.len())?;
@@ -165,8 +184,9 @@ impl Reader {
         match kind {
             RESPONSE => self.response(whole).map(Stored::Response),
             INDEX => {
+                let generation = self.0.try_get_u128().ok()?;
                 let variants = self.many(Self::variant)?;
-                self.0.is_empty().then_some(Stored::Index(Index { whole, variants }))
+                self.0.is_empty().then_some(Stored::Index(Index { whole, generation, variants }))
             }
             _ => None,
         }
@@ -209,11 +229,12 @@ impl Reader {
     }
 
     fn selector(&mut self) -> Option<Selector> {
+        let exact = self.0.try_get_u8().ok()? != 0;
         let fields = self.many(|reader| {
             let name = HeaderName::from_bytes(&reader.text()?).ok()?;
             Some((name, reader.optional()?.map(Vec::from)))
         })?;
-        Some(Selector { fields })
+        Some(Selector { fields, exact })
     }
 
     fn variant(&mut self) -> Option<Variant> {
@@ -226,6 +247,20 @@ impl Reader {
         })
     }
 
+    #[allow(clippy::option_option, reason = "unreadable, whole and a part are three answers")]
+    fn part(&mut self) -> Option<Option<Held>> {
+        let count = self.0.try_get_u32().ok()?;
+        if count == ABSENT {
+            return Some(None);
+        }
+        let spans = (0..count)
+            .map(|_| Some(self.0.try_get_u64().ok()?..self.0.try_get_u64().ok()?))
+            .collect::<Option<_>>()?;
+        let mut length =
+            || self.0.try_get_u64().ok().map(|end| Some(end).filter(|e| *e != u64::MAX));
+        Some(Some(Held { spans, end: length()?, total: length()? }))
+    }
+
     fn response(&mut self, whole: Option<Box<str>>) -> Option<StoredResponse> {
         let status = StatusCode::from_u16(self.0.try_get_u16().ok()?).ok()?;
         let received_at = self.time()?;
@@ -234,6 +269,7 @@ impl Reader {
         let stale_while_revalidate = self.duration()?;
         let stale_if_error = self.duration()?;
         let flags = self.0.try_get_u8().ok()?;
+        let part = self.part()?;
         let selector = self.selector()?;
         let tags = self.many(Self::tag)?;
         let mut headers = HeaderMap::new();
@@ -255,6 +291,12 @@ impl Reader {
             authorized: flags & AUTHORIZED != 0,
         };
         let body = std::mem::take(&mut self.0);
-        Some(StoredResponse { whole, status, headers, body, terms, selector, tags })
+        // Spans that are not of these bytes would point behind their end.
+        if let Some(part) = &part
+            && part.length() != Some(body.len() as u64)
+        {
+            return None;
+        }
+        Some(StoredResponse { whole, status, headers, body, part, terms, selector, tags })
     }
 }

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
-use crate::policy::{reuse::Terms, vary::Selector};
+use crate::policy::{range::Held, reuse::Terms, vary::Selector};
 
 /// One object of the store.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,7 +19,7 @@ pub(crate) enum Stored {
     Index(Index),
 }
 
-/// A response, complete.
+/// A response, complete, or a part of one whose end was proved.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct StoredResponse {
     /// The whole URL, where the key holds only a hash of it.
@@ -28,6 +28,8 @@ pub(crate) struct StoredResponse {
     /// As it is sent, without `Age` and `Cache-Status`.
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
+    /// Which bytes those are; `None` if they are all of it.
+    pub(crate) part: Option<Held>,
     pub(crate) terms: Terms,
     pub(crate) selector: Selector,
     pub(crate) tags: Vec<String>,
@@ -38,6 +40,9 @@ pub(crate) struct StoredResponse {
 pub(crate) struct Index {
     /// The whole URL, where the key holds only a hash of it.
     pub(crate) whole: Option<Box<str>>,
+    /// Random, and the same as long as variants are only added: an index that was removed does not
+    /// come back under the same one.
+    pub(crate) generation: u128,
     /// From the oldest to the most recent.
     pub(crate) variants: Vec<Variant>,
 }
@@ -50,6 +55,13 @@ pub(crate) struct Variant {
     pub(crate) expires: SystemTime,
     pub(crate) selector: Selector,
     pub(crate) tags: Vec<String>,
+}
+
+impl StoredResponse {
+    /// Which bytes of its representation are held.
+    pub(crate) fn held(&self) -> Held {
+        self.part.clone().unwrap_or_else(|| Held::whole(self.body.len() as u64))
+    }
 }
 
 impl Stored {
@@ -91,7 +103,9 @@ impl Stored {
                     let fields = response.headers.iter();
                     let head: usize =
                         fields.map(|(name, value)| 100 + name.as_str().len() + value.len()).sum();
-                    head + response.body.len()
+                    let spans = response.part.as_ref().map_or(0, |part| 16 * part.spans.len());
+                    head + spans
+                        + response.body.len()
                         + of_selector(&response.selector)
                         + of_tags(&response.tags)
                 }

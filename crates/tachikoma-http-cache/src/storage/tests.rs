@@ -6,7 +6,7 @@ use tachikoma_cache::{Cache, Value as _};
 use super::*;
 use crate::{
     key::Target,
-    policy::{Options, request::admit, reuse::Terms, vary::Selector},
+    policy::{Options, range::Held, request::admit, reuse::Terms, vary::Selector},
 };
 
 fn request(fields: &[(&'static str, &str)]) -> HeaderMap {
@@ -24,6 +24,7 @@ fn facts(headers: &HeaderMap) -> RequestFacts {
 fn response(body: &str, vary: &[&'static str], headers: &HeaderMap) -> StoredResponse {
     let names = vary.iter().map(|name| HeaderName::from_static(name)).collect();
     StoredResponse {
+        part: None,
         whole: None,
         status: StatusCode::OK,
         headers: request(&[("content-type", "text/plain"), ("x-many", "1"), ("x-many", "2")]),
@@ -39,7 +40,7 @@ fn response(body: &str, vary: &[&'static str], headers: &HeaderMap) -> StoredRes
             shared: true,
             authorized: false,
         },
-        selector: Selector::of(names, headers).unwrap(),
+        selector: Selector::of(names, headers, true).unwrap(),
         tags: vec!["a".to_owned(), "b".to_owned()],
     }
 }
@@ -58,8 +59,12 @@ impl Fixture {
         Self { storage, key, now: SystemTime::UNIX_EPOCH + Duration::from_secs(9) }
     }
 
-    async fn begin(&self) -> EntryLease {
-        match self.storage.begin(&self.key).await {
+    async fn begin(&self) -> FillLease {
+        self.begin_in(Place::default(), "").await
+    }
+
+    async fn begin_in(&self, place: Place, variant: &str) -> FillLease {
+        match self.storage.begin(&self.key, place, variant).await {
             Right::Lease(lease) => lease,
             other => panic!("{other:?}"),
         }
@@ -76,10 +81,10 @@ impl Fixture {
     async fn found(&self, headers: &HeaderMap) -> Result<String, Forward> {
         let facts = facts(headers);
         let name = |found: Found| match found {
-            Found::Response(stored) => {
+            Found::Response(stored, _) => {
                 Ok(String::from_utf8(stored.response().unwrap().body.to_vec()).unwrap())
             }
-            Found::Nothing(why, _) => Err(why),
+            Found::Nothing(why, ..) => Err(why),
         };
         let found = name(self.storage.find(&self.key, headers, &facts).await.unwrap());
         let peeked = self.storage.peek(&self.key, headers, &facts).map(name);
@@ -113,7 +118,7 @@ async fn each_request_finds_the_variant_that_it_selects() {
     assert_eq!(fixture.found(&de).await.as_deref(), Ok("deutsch 2"));
     let other = request(&[("x-lang", "it")]);
     let found = fixture.storage.find(&fixture.key, &other, &facts(&other)).await.unwrap();
-    let Found::Nothing(Forward::VaryMiss, names) = found else { panic!("{found:?}") };
+    let Found::Nothing(Forward::VaryMiss, names, _) = found else { panic!("{found:?}") };
     assert_eq!(names, ["x-lang"]);
 }
 
@@ -190,6 +195,61 @@ async fn a_tag_invalidated_during_a_fetch_keeps_the_response_out() {
     }
 }
 
+/// Fetches for each of these values of `x`, all begun before any of them is stored.
+async fn fetched_together(fixture: &Fixture, values: std::ops::Range<u32>) {
+    let mut begun = Vec::new();
+    for i in values {
+        let headers = request(&[("x", &i.to_string())]);
+        let found = fixture.storage.find(&fixture.key, &headers, &facts(&headers)).await.unwrap();
+        let lease = fixture.begin_in(found.place(), &i.to_string()).await;
+        begun.push((lease, Arc::new(Stored::Response(response(&i.to_string(), &["x"], &headers)))));
+    }
+    let options = Options::default();
+    let fills = begun.into_iter().map(|(lease, stored)| {
+        fixture.storage.fill(&fixture.key, lease, stored, &options, fixture.now)
+    });
+    for filled in futures_util::future::join_all(fills).await {
+        assert!(filled.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn variants_that_are_fetched_together_are_all_kept() {
+    let mut fixture = Fixture::new();
+    assert!(fixture.fill(response("first", &["x"], &request(&[]))).await);
+    fetched_together(&fixture, 0..20).await;
+    for i in 0..20 {
+        let text = i.to_string();
+        assert_eq!(fixture.found(&request(&[("x", &text)])).await, Ok(text));
+    }
+    assert_eq!(fixture.found(&request(&[])).await.as_deref(), Ok("first"));
+    assert_eq!(fixture.storage.entries().cache().stats().size, Some(22));
+}
+
+#[tokio::test]
+async fn what_is_invalidated_while_a_variant_of_it_is_fetched_stays_so() {
+    for by_tag in [false, true] {
+        let mut fixture = Fixture::new();
+        let (old, new) = (request(&[("x", "old")]), request(&[("x", "new")]));
+        assert!(fixture.fill(response("known", &["x"], &request(&[]))).await);
+        let found = fixture.storage.find(&fixture.key, &old, &facts(&old)).await.unwrap();
+        let lease = fixture.begin_in(found.place(), "old").await;
+        if by_tag {
+            fixture.storage.entries().invalidate_tags(["a"]).await.unwrap();
+        } else {
+            fixture.storage.remove(std::slice::from_ref(&fixture.key)).await.unwrap();
+        }
+        // The URL is known again before the old answer is in.
+        assert!(fixture.fill(response("new", &["x"], &new)).await);
+        let stored = Arc::new(Stored::Response(response("old", &["x"], &old)));
+        let options = Options::default();
+        let visible = fixture.storage.fill(&fixture.key, lease, stored, &options, fixture.now);
+        assert!(!visible.await.unwrap(), "by tag: {by_tag}");
+        assert_eq!(fixture.found(&old).await, Err(Forward::VaryMiss), "by tag: {by_tag}");
+        assert_eq!(fixture.found(&new).await.as_deref(), Ok("new"));
+    }
+}
+
 #[tokio::test]
 async fn a_hashed_key_finds_only_its_own_url() {
     let mut fixture = Fixture::new();
@@ -205,7 +265,7 @@ async fn a_hashed_key_finds_only_its_own_url() {
 }
 
 fn index() -> Stored {
-    let selector = Selector::of(vec![HeaderName::from_static("x")], &request(&[("x", "1")]));
+    let selector = Selector::of(vec![HeaderName::from_static("x")], &request(&[("x", "1")]), true);
     let variant = Variant {
         id: u128::MAX - 5,
         created: SystemTime::UNIX_EPOCH + Duration::from_secs(7),
@@ -213,17 +273,31 @@ fn index() -> Stored {
         selector: selector.unwrap(),
         tags: vec!["t".to_owned()],
     };
-    Stored::Index(Index { whole: Some("http://a.test/".into()), variants: vec![variant; 3] })
+    let whole = Some("http://a.test/".into());
+    Stored::Index(Index { whole, generation: 77, variants: vec![variant; 3] })
 }
 
 #[test]
 fn what_is_encoded_is_decoded() {
     let headers = request(&[("x", "1")]);
     let whole = response("hello", &["x", "y"], &headers);
-    for stored in [Stored::Response(whole), index()] {
+    let spans = vec![4..6, 9..12];
+    let held = Held { spans, end: Some(20), total: None };
+    let part = StoredResponse { part: Some(held), ..whole.clone() };
+    for stored in [Stored::Response(whole), Stored::Response(part), index()] {
         let bytes = stored.encode().unwrap();
         assert_eq!(Stored::decode(&bytes).unwrap(), stored);
         assert!(stored.weight() > 0);
+    }
+}
+
+#[test]
+fn spans_that_are_not_of_the_body_are_not_decoded() {
+    for spans in [vec![0..9, 20..21], vec![3..6, 0..2], vec![0..5, 7..7]] {
+        let held = Held { spans, end: None, total: None };
+        let wrong = StoredResponse { part: Some(held), ..response("hello", &[], &request(&[])) };
+        let bytes = Stored::Response(wrong).encode().unwrap();
+        assert!(Stored::decode(&bytes).is_err());
     }
 }
 

@@ -297,43 +297,6 @@ async fn what_states_no_lifetime_is_stored_only_if_the_operator_says_so() {
 }
 
 #[tokio::test]
-async fn a_range_is_taken_from_what_is_stored_and_else_passed_on_unstored() {
-    for mode in MODES {
-        let site = Site::new(mode, |seen| {
-            let fresh = ("cache-control", "max-age=60");
-            if seen.headers.contains_key("range") {
-                response(206, &[fresh, ("content-range", "bytes 0-0/5")], "h")
-            } else {
-                response(200, &[fresh, ("etag", "\"a\""), ("content-type", "a/b")], "hello")
-            }
-        })
-        .await;
-        let passed = site.get("/", &[("range", "bytes=0-0")]).await;
-        assert_eq!(passed.said(), "tachikoma;fwd=bypass;detail=range", "{mode:?}");
-        assert_eq!(passed.status, StatusCode::PARTIAL_CONTENT);
-        assert_eq!(site.get("/", &[]).await.text(), "hello");
-
-        let part = site.get("/", &[("range", "bytes=1-3")]).await;
-        assert_eq!((part.status, part.text()), (StatusCode::PARTIAL_CONTENT, "ell".to_owned()));
-        assert_eq!(part.header("content-range"), "bytes 1-3/5", "{mode:?}");
-        assert_eq!((part.header("content-length"), part.header("content-type")), ("3", "a/b"));
-        assert_eq!((part.header("etag"), part.is_hit()), ("\"a\"", true));
-        let whole = site.get("/", &[("range", "bytes=1-3"), ("if-range", "\"b\"")]).await;
-        assert_eq!((whole.status, whole.text()), (StatusCode::OK, "hello".to_owned()));
-        let behind = site.get("/", &[("range", "bytes=9-")]).await;
-        assert_eq!(behind.status, StatusCode::RANGE_NOT_SATISFIABLE, "{mode:?}");
-        assert_eq!(behind.header("content-range"), "bytes */5");
-        assert_eq!((behind.header("cache-control"), behind.text().as_str()), ("", ""));
-        let same = [("range", "bytes=1-3"), ("if-none-match", "\"a\"")];
-        assert_eq!(site.get("/", &same).await.status, StatusCode::NOT_MODIFIED);
-        assert_eq!(site.fetched(), 2, "{mode:?}");
-        site.advance(60);
-        let stale = site.get("/", &[("range", "bytes=1-3")]).await;
-        assert_eq!(stale.said(), "tachikoma;fwd=bypass;detail=range", "{mode:?}");
-    }
-}
-
-#[tokio::test]
 async fn routers_nested_at_two_places_do_not_share_their_paths() {
     let layer = HttpCacheLayer::new(Cache::memory().build().unwrap());
     let part = |name: &'static str| {

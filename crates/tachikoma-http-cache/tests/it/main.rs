@@ -3,11 +3,22 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panic")]
 
+mod arriving;
 mod bodies;
+mod broken;
 mod collapse;
+mod completing;
+mod explain;
+mod http2;
+mod laws;
 mod layer;
+mod methods;
 mod peers;
+mod purge;
+mod ranges;
 mod redis;
+mod rules;
 mod security;
 mod site;
+mod sizes;
 mod stale;

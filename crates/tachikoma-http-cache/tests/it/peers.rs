@@ -154,3 +154,64 @@ async fn an_asctime_date_is_a_date() {
     site.get("/", &[]).await;
     assert_eq!(site.get("/", &[]).await.said(), "tachikoma;hit;ttl=60");
 }
+
+#[tokio::test]
+async fn a_date_that_is_added_is_written_as_http_writes_dates() {
+    let site = Site::new(Mode::Layer, |_| response(200, &[FRESH], "x")).await;
+    site.get("/", &[]).await;
+    let hit = site.get("/", &[]).await;
+    let date = hit.header("date");
+    assert!(
+        date.ends_with(" GMT") && date.len() == "Sun, 06 Nov 1994 08:49:37 GMT".len(),
+        "{date}"
+    );
+}
+
+#[tokio::test]
+async fn a_body_that_will_not_be_stored_is_passed_on_piece_by_piece() {
+    use http_body_util::BodyExt as _;
+    for mode in MODES {
+        let (release, held) = tokio::sync::oneshot::channel::<()>();
+        let held = std::sync::Mutex::new(Some(held));
+        let site = Site::new(mode, move |_| {
+            let held = held.lock().unwrap().take().unwrap();
+            let pieces = futures_util::stream::unfold((0, Some(held)), |(n, held)| async move {
+                match n {
+                    0 => Some((Ok::<_, std::io::Error>("first"), (1, held))),
+                    1 => {
+                        // The rest comes only when the beginning has been read.
+                        held.unwrap().await.unwrap();
+                        Some((Ok(" last"), (2, None)))
+                    }
+                    _ => None,
+                }
+            });
+            response(200, &[("cache-control", "no-store")], Body::from_stream(pieces))
+        })
+        .await;
+        let mut body = site.open(request("GET", "/", &[])).await.into_body();
+        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "first", "{mode:?}");
+        release.send(()).unwrap();
+        assert_eq!(body.collect().await.unwrap().to_bytes(), " last", "{mode:?}");
+        assert_eq!(site.cache.stats().fill_bytes, 0, "{mode:?}");
+    }
+}
+
+#[tokio::test]
+async fn neither_a_cookie_nor_a_zero_s_maxage_yields_to_max_stale() {
+    for mode in MODES {
+        for fields in [
+            &[("cache-control", "s-maxage=0, max-age=60"), ("etag", "\"a\"")][..],
+            &[("cache-control", "max-age=60, no-cache"), ("etag", "\"a\"")],
+            &[("cache-control", "max-age=1"), ("set-cookie", "a=b")],
+        ] {
+            let site =
+                Site::new(mode, move |seen| response(200, fields, seen.before.to_string())).await;
+            for expected in ["0", "1"] {
+                let answer = site.get("/", &[("cache-control", "max-stale")]).await;
+                assert_eq!(answer.text(), expected, "{mode:?} {fields:?}");
+                site.advance(2);
+            }
+        }
+    }
+}

@@ -14,13 +14,13 @@ use tachikoma_cache::{
     store::redis::{RedisConfig, RedisStore},
 };
 use tachikoma_http_cache::HttpCacheLayer;
-use tachikoma_testkit::RedisServer;
+use tachikoma_testkit::{RedisServer, Resp};
 use tower::Layer as _;
 
 use crate::{
-    bodies::{check_sizes, sized},
     collapse::{Slow, all, now},
     site::{Mode, Site, pause, request, response},
+    sizes::{check_aborts, check_limit, check_sizes, sized},
 };
 
 async fn connect(redis: &RedisServer) -> Cache {
@@ -36,6 +36,115 @@ async fn bodies_of_every_size_survive_redis() {
     let cache = connect(&redis).await;
     let site = Site::on(cache, TestClock::new(), Mode::Layer, |layer| layer, sized).await;
     check_sizes(&site, "redis").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_as_large_as_may_be_is_stored_in_redis_and_one_byte_more_is_not() {
+    let redis = RedisServer::start();
+    let cache = connect(&redis).await;
+    let site = Site::on(cache, TestClock::new(), Mode::Layer, |layer| layer, sized).await;
+    check_limit(&site, "redis").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_that_leave_leave_nothing_behind_in_redis() {
+    let redis = RedisServer::start();
+    let cache = connect(&redis).await;
+    let site = Site::on(cache, TestClock::new(), Mode::Layer, |layer| layer, sized).await;
+    check_aborts(&site, "redis", 200).await;
+}
+
+/// A response is as old in another process as in the one that stored it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_another_process_stored_lives_on_for_what_is_left_of_its_time() {
+    let redis = RedisServer::start();
+    let mut sites = Vec::new();
+    for _ in 0..2 {
+        let cache = connect(&redis).await;
+        let site = Site::on(
+            cache,
+            TestClock::new(),
+            Mode::Layer,
+            |layer| layer,
+            |seen| {
+                let fields = [("cache-control", "max-age=100"), ("age", "98")];
+                response(200, &fields, seen.before.to_string())
+            },
+        );
+        sites.push(site.await);
+    }
+    let only = [("cache-control", "only-if-cached")];
+    sites[0].get("/", &[]).await;
+    let mut seen = 0;
+    for _ in 0..2_000 {
+        let answer = sites[1].get("/", &only).await;
+        if answer.is_hit() {
+            let age: u64 = answer.header("age").parse().unwrap();
+            assert!((98..100).contains(&age), "{age}");
+            seen += 1;
+        } else if seen > 0 {
+            break;
+        }
+        pause().await;
+    }
+    // Seen for less than two seconds, and then no more.
+    assert!((1..1_500).contains(&seen), "{seen} hits");
+    assert!(!sites[1].get("/", &only).await.is_hit());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_holds_the_body_once_and_nothing_of_who_asked_for_it() {
+    const BODY: usize = 10_000;
+    let redis = RedisServer::start();
+    let cache = connect(&redis).await;
+    let site = Site::on(
+        cache,
+        TestClock::new(),
+        Mode::Layer,
+        |layer| layer,
+        |_| {
+            let fields = [
+                ("cache-control", "public, max-age=60, no-cache=\"x-own\""),
+                ("x-own", "s3ntinel"),
+                ("vary", "accept"),
+                ("x-all", "k3pt"),
+            ];
+            response(200, &fields, vec![b'x'; BODY])
+        },
+    )
+    .await;
+    let asked = [
+        ("authorization", "Basic s3ntinel"),
+        ("cookie", "id=s3ntinel"),
+        ("proxy-authorization", "Basic s3ntinel"),
+        ("x-api-key", "s3ntinel"),
+        ("accept", "text/html"),
+    ];
+    for _ in 0..500 {
+        if site.get("/", &asked).await.is_hit() {
+            break;
+        }
+        pause().await;
+    }
+    let (mut total, mut held) = (0, String::new());
+    for key in redis.command(&["KEYS", "*"]).array() {
+        let key = key.text();
+        let read = match redis.command(&["TYPE", &key]).text().as_str() {
+            "string" => redis.command(&["GET", &key]),
+            "hash" => redis.command(&["HGETALL", &key]),
+            other => panic!("{key} is a {other}"),
+        };
+        held.push_str(&key);
+        let values = if let Resp::Array(values) = read { values } else { vec![read] };
+        for value in values {
+            let Resp::Bulk(value) = value else { continue };
+            held.push_str(&String::from_utf8_lossy(&value));
+        }
+        total += redis.command(&["MEMORY", "USAGE", &key]).integer();
+    }
+    assert!(held.contains("k3pt") && !held.contains("s3ntinel"), "{held}");
+    let total = usize::try_from(total).unwrap();
+    assert!((BODY..BODY + 4_000).contains(&total), "{total} bytes for a body of {BODY}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -187,4 +296,67 @@ async fn two_processes_that_miss_together_do_not_rush_the_origin() {
     let (a, b) = tokio::join!(all(&services[0], 100), all(&services[1], 100));
     assert!(a.iter().chain(&b).all(|answer| answer.status == StatusCode::OK));
     assert!(calls.load(SeqCst) <= 6, "{} fetches", calls.load(SeqCst));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn variants_that_two_processes_add_at_the_same_moment_are_all_kept() {
+    let redis = RedisServer::start();
+    let mut sites = Vec::new();
+    for _ in 0..2 {
+        let cache = connect(&redis).await;
+        let site = Site::on(
+            cache,
+            TestClock::new(),
+            Mode::Layer,
+            |layer| layer,
+            |seen| {
+                let headers = [("cache-control", "max-age=60"), ("vary", "x")];
+                response(200, &headers, format!("{:?}", seen.headers.get("x")))
+            },
+        );
+        sites.push(site.await);
+    }
+    let get = async |site: usize, x: usize| {
+        let x = x.to_string();
+        sites[site].get("/", &[("x", &x)]).await
+    };
+    get(0, 0).await;
+    while !get(1, 0).await.is_hit() {
+        pause().await;
+    }
+    let both = (1..=20).map(|x| get(x % 2, x));
+    futures_util::future::join_all(both).await;
+    let mut found = 0;
+    for round in 0..500 {
+        found = 0;
+        for x in 0..=20 {
+            // By the process that did not fetch it.
+            let x_value = x.to_string();
+            let only = [("x", x_value.as_str()), ("cache-control", "only-if-cached")];
+            found += usize::from(sites[(x + 1) % 2].get("/", &only).await.is_hit());
+        }
+        if found == 21 {
+            break;
+        }
+        assert!(round < 499, "{found} of 21 variants");
+        pause().await;
+    }
+    assert_eq!(found, 21);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_waits_for_the_one_that_fetches_the_same_already() {
+    let redis = RedisServer::start();
+    let calls = Arc::new(AtomicUsize::new(0));
+    let headers = &[("cache-control", "max-age=60")];
+    let mut services = Vec::new();
+    for _ in 0..3 {
+        let inner = Slow { calls: Arc::clone(&calls), headers, is_ready: false };
+        services.push(HttpCacheLayer::new(connect(&redis).await).layer(inner));
+    }
+    let (a, b, c) =
+        tokio::join!(all(&services[0], 30), all(&services[1], 30), all(&services[2], 30));
+    let answers: Vec<_> = a.iter().chain(&b).chain(&c).collect();
+    assert!(answers.iter().all(|answer| answer.text() == "answer 0"), "{answers:?}");
+    assert_eq!(calls.load(SeqCst), 1);
 }

@@ -2,6 +2,7 @@
 
 use axum::body::Body;
 use http::StatusCode;
+use tachikoma_http_cache::Disconnected;
 
 use crate::site::{MODES, Mode, Site, pause, response};
 
@@ -42,6 +43,32 @@ async fn what_forbids_stale_use_is_never_served_stale() {
             assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{forbidding} {asked}");
         }
     }
+}
+
+#[tokio::test]
+async fn what_is_stored_covers_for_an_origin_that_cannot_be_reached() {
+    let site = Site::new(Mode::Layer, |seen| {
+        if seen.before < 2 {
+            let headers: &[_] = match seen.uri.path() {
+                "/strict" => &[("cache-control", "max-age=10, must-revalidate")],
+                _ => &[("cache-control", "max-age=10")],
+            };
+            return response(200, headers, "good");
+        }
+        let mut failed = response(502, &[], "bad");
+        failed.extensions_mut().insert(Disconnected);
+        failed
+    })
+    .await;
+    site.get("/", &[]).await;
+    site.get("/strict", &[]).await;
+    site.advance(3_609);
+    let stale = site.get("/", &[]).await;
+    assert_eq!(stale.said(), "tachikoma;hit;ttl=-3599;detail=disconnected");
+    assert_eq!((stale.status, stale.text().as_str()), (StatusCode::OK, "good"));
+    assert_eq!(site.get("/strict", &[]).await.status, StatusCode::BAD_GATEWAY);
+    site.advance(1);
+    assert_eq!(site.get("/", &[]).await.status, StatusCode::BAD_GATEWAY);
 }
 
 #[tokio::test]

@@ -60,18 +60,25 @@ impl Guard {
         }
     }
 
-    /// Whether the request may be served. `probe`: it asks for nothing but whether we live.
+    /// Whether the request may be served. `named`: the host in its target, which stands above the
+    /// `Host` (RFC 9112 §3.2.2). `probe`: it asks for nothing but whether we live.
     pub(super) fn admit(
         &self,
         method: &Method,
+        named: Option<&Authority>,
         headers: &HeaderMap,
         probe: bool,
         peer: IpAddr,
         now: Time,
     ) -> Result<(), Refusal> {
         let host = one(headers, &HOST).and_then(|host| Authority::try_from(host).ok());
+        let is_purge = method.as_str() == "PURGE";
+        let is_named = named.is_none_or(|named| is_this_machine(named.host())) || is_purge;
         // On another address the token is what protects, and names in front of it are usual.
-        if self.loopback && !host.as_ref().is_some_and(|host| is_this_machine(host.host())) {
+        // And PURGE names the site in it; no page can send that with a token that it does not know.
+        let names_a_site = is_purge && self.admin.is_some();
+        let is_own = host.as_ref().is_some_and(|host| is_this_machine(host.host()));
+        if self.loopback && !(is_named && (is_own || names_a_site)) {
             return refuse(
                 StatusCode::MISDIRECTED_REQUEST,
                 "Host must be localhost or an address.",
@@ -143,6 +150,11 @@ fn one<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     }
 }
 
+/// Whether a `Host` names this machine, not a site.
+pub(super) fn is_own(host: &str) -> bool {
+    Authority::try_from(host).is_ok_and(|host| is_this_machine(host.host()))
+}
+
 /// A rebound name is a name: an address cannot be rebound, and `localhost` never leaves the
 /// machine.
 fn is_this_machine(host: &str) -> bool {
@@ -194,7 +206,7 @@ mod tests {
             );
         }
         let peer = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        match guard.admit(method, &headers, false, peer, Time::from_millis(at)) {
+        match guard.admit(method, None, &headers, false, peer, Time::from_millis(at)) {
             Ok(()) => 200,
             Err(refusal) => refusal.status.as_u16(),
         }

@@ -106,7 +106,7 @@ impl Writer<'_> {
             ("miss", responses.misses),
             ("revalidated", responses.revalidations),
             ("collapsed", responses.collapsed),
-            ("only_if_cached", responses.only_if_cached),
+            ("only-if-cached", responses.only_if_cached),
         ];
         self.counters("response_cache_exchanges", help, "outcome", &outcomes)?;
         let bypassed: Vec<_> = responses.bypassed.iter().map(|(why, n)| (*why, *n)).collect();
@@ -120,7 +120,9 @@ impl Writer<'_> {
         let invalidated = responses.invalidations;
         self.counter("response_cache_invalidations", "URLs invalidated by writes", invalidated)?;
         let pending = responses.pending_invalidations;
-        self.counter("response_cache_pending", "Invalidations that were not in at once", pending)
+        self.counter("response_cache_pending", "Invalidations that were not in at once", pending)?;
+        let held = responses.fill_bytes;
+        self.gauge("response_cache_fill_bytes", "Bytes arriving to be stored", held)
     }
 
     fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {

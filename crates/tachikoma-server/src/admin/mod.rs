@@ -1,9 +1,11 @@
-//! The admin API on its own listener: statistics, metrics, probes, purge.
+//! The admin API on its own listener: statistics, metrics, probes, purge, explain.
 //!
 //! It never shares a port, a router or a cache with the public listener. [`guard`] decides who may
 //! come in before anything else looks at a request. Answers are never stored and never shown
 //! inside another page.
 
+mod asked;
+mod explain;
 mod guard;
 mod metrics;
 mod purge;
@@ -49,6 +51,7 @@ pub(crate) struct Admin {
     guard: Arc<Guard>,
     refusals: Arc<Throttle>,
     router: Router,
+    sources: Arc<Sources>,
     clock: Arc<dyn Clock>,
 }
 
@@ -61,24 +64,27 @@ impl Admin {
             .route("/metrics", get(metrics))
             .route("/livez", get(livez))
             .route("/readyz", get(readyz))
+            .route("/explain", get(explain::explain))
             .route("/purge", post(purge::purge))
             .fallback(async || problem(StatusCode::NOT_FOUND, "There is nothing at this path."))
             .method_not_allowed_fallback(wrong_method)
-            .with_state(sources);
+            .with_state(Arc::clone(&sources));
         Self {
             guard: Arc::new(Guard::new(address, secrets)),
             refusals: Arc::default(),
             router,
+            sources,
             clock,
         }
     }
 
     async fn answer(&self, request: Request<Body>) -> Response<Body> {
         let unknown = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-        let peer = request.extensions().get::<Peer>().map_or(unknown, |peer| peer.0.ip());
+        let peer = request.extensions().get::<Peer>().map_or(unknown, |peer| peer.address.ip());
         let probe = PROBES.contains(&request.uri().path());
         let (method, headers) = (request.method(), request.headers());
-        if let Err(refusal) = self.guard.admit(method, headers, probe, peer, self.clock.now()) {
+        let (named, now) = (request.uri().authority(), self.clock.now());
+        if let Err(refusal) = self.guard.admit(method, named, headers, probe, peer, now) {
             if let Some(skipped) = self.refusals.pass(self.clock.now()) {
                 let status = refusal.status.as_u16();
                 tracing::warn!(%peer, status, skipped, "admin request refused");
@@ -89,6 +95,9 @@ impl Admin {
                 response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
             }
             return response;
+        }
+        if request.method().as_str() == "PURGE" {
+            return purge::by_method(&self.sources, request.map(drop)).await;
         }
         let answered: Result<_, Infallible> = self.router.clone().oneshot(request).await;
         match answered {

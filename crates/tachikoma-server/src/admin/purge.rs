@@ -1,7 +1,10 @@
-//! `POST /purge`: removes what a key, a pattern, a tag or a URL names, and says how much it was.
+//! `POST /purge` and `PURGE url`: removes what a key, a pattern, a tag, a URL or a prefix names,
+//! and
+//! says how much it was.
 //!
-//! A key and a pattern are those of the data cache, a URL is one of the response cache, a tag is
-//! looked for in both. What the store could not be told yet is kept and retried by the cache; the
+//! A key is one of the data cache, a URL and a prefix are those of the response cache. A pattern is
+//! for keys, or, if it begins with `http://`, `https://` or `/`, for URLs. A tag is looked for in
+//! both. What the store could not be told yet is kept and retried by the cache; the
 //! answer is then 202, not 200.
 
 use std::collections::HashSet;
@@ -14,15 +17,17 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Json};
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HOST};
+use http::uri::PathAndQuery;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tachikoma_cache::store::{Cursor, Want};
 use tachikoma_cache::{Cache, Error, ErrorKind, Pattern, Removed};
-use tachikoma_http_cache::PurgeError;
+use tachikoma_http_cache::{Purge, PurgeError};
 
+use super::asked::Asked;
 use super::snapshot::Sources;
 use crate::listener::Peer;
 use crate::problem::problem;
@@ -39,31 +44,22 @@ const PAGE: usize = 1000;
 /// How long a tag's purge may count before: what takes longer is purged uncounted (`null`).
 const COUNT_TIME: Duration = Duration::from_secs(2);
 
-/// What is asked for: exactly one of the four names.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Asked {
-    key: Option<String>,
-    pattern: Option<String>,
-    tag: Option<String>,
-    url: Option<String>,
-    #[serde(default)]
-    dry_run: bool,
-}
-
 /// What is named.
 #[derive(Debug)]
 enum Target {
     Key(String),
     Pattern(String),
     Tag(String),
-    Url(String),
+    /// A matter of the response cache alone.
+    Responses(Purge),
 }
 
 /// What was, or would be, removed. `null`: the tier is not there, or does not count.
 #[derive(Debug, Default, Serialize)]
 struct Purged {
     dry_run: bool,
+    /// Whether responses became stale instead of being removed.
+    soft: bool,
     /// Whether the store has yet to be told; it is being retried.
     pending: bool,
     removed: Tiers,
@@ -85,21 +81,49 @@ pub(super) async fn purge(
     State(sources): State<Arc<Sources>>,
     request: Request<Body>,
 ) -> Response<Body> {
-    let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip());
-    let (target, dry_run) = match asked(request).await {
-        Ok(asked) => asked,
-        Err(refused) => return *refused,
+    let peer = request.extensions().get::<Peer>().map(|peer| peer.address.ip());
+    match asked(request).await {
+        Ok((target, soft, dry_run)) => answer(&sources, peer, &target, soft, dry_run).await,
+        Err(refused) => *refused,
+    }
+}
+
+/// `PURGE http://host/path`, or `PURGE /path` with the site's `Host`: as other caches have it.
+/// `Fastly-Soft-Purge` asks for a soft one. A path alone, with this machine as its host, is
+/// that path on every host.
+pub(super) async fn by_method(sources: &Sources, request: Request<()>) -> Response<Body> {
+    let peer = request.extensions().get::<Peer>().map(|peer| peer.address.ip());
+    let (uri, headers) = (request.uri(), request.headers());
+    let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    let named = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let named = named.filter(|host| !super::guard::is_own(host));
+    let purge = match (uri.authority(), named) {
+        (Some(_), _) => Purge::url(uri.to_string()),
+        (None, Some(host)) => Purge::url(format!("http://{host}{path}")),
+        (None, None) => Purge::pattern(Pattern::new().literal(path).as_str()),
     };
+    let soft = headers.contains_key("fastly-soft-purge");
+    let purge = if soft { purge.soft() } else { purge };
+    answer(sources, peer, &Target::Responses(purge), soft, false).await
+}
+
+async fn answer(
+    sources: &Sources,
+    peer: Option<IpAddr>,
+    target: &Target,
+    soft: bool,
+    dry_run: bool,
+) -> Response<Body> {
     let done =
-        if dry_run { count(&sources, &target).await } else { remove(&sources, &target).await };
+        if dry_run { count(sources, target).await } else { remove(sources, target, soft).await };
     let purged = match done {
-        Ok(removed) => Purged { dry_run, pending: false, removed: removed.into() },
+        Ok(removed) => Purged { dry_run, soft, pending: false, removed: removed.into() },
         Err(Failed::Cache(error)) if error.kind() == ErrorKind::Pending => {
-            Purged { dry_run, pending: true, removed: Tiers::default() }
+            Purged { dry_run, soft, pending: true, removed: Tiers::default() }
         }
         Err(failed) => return failed.response(),
     };
-    audit(peer, &target, &purged);
+    audit(peer, target, &purged);
     let status = if purged.pending { StatusCode::ACCEPTED } else { StatusCode::OK };
     (status, Json(purged)).into_response()
 }
@@ -116,7 +140,8 @@ fn refused<T>(status: StatusCode, detail: &str) -> Result<T, Refused> {
     Err(Box::new(problem(status, detail)))
 }
 
-async fn asked(request: Request<Body>) -> Result<(Target, bool), Refused> {
+/// What is named, whether softly, and whether only to be counted.
+async fn asked(request: Request<Body>) -> Result<(Target, bool, bool), Refused> {
     let (parts, body) = request.into_parts();
     if !is_json(&parts.headers) {
         let detail = "The body must be application/json, not encoded.";
@@ -129,17 +154,32 @@ async fn asked(request: Request<Body>) -> Result<(Target, bool), Refused> {
             return refused(StatusCode::BAD_REQUEST, &format!("The body is wrong: {error}."));
         }
     };
-    let target = match (asked.key, asked.pattern, asked.tag, asked.url) {
-        (Some(key), None, None, None) => Target::Key(key),
-        (None, Some(pattern), None, None) => Target::Pattern(pattern),
-        (None, None, Some(tag), None) => Target::Tag(tag),
-        (None, None, None, Some(url)) => Target::Url(url),
+    let responses = |purge: Purge| Target::Responses(if asked.soft { purge.soft() } else { purge });
+    let target = match (asked.key, asked.pattern, asked.tag, asked.url, asked.prefix) {
+        (Some(key), None, None, None, None) => Target::Key(key),
+        (None, Some(pattern), None, None, None) if names_urls(&pattern) => {
+            responses(Purge::pattern(pattern))
+        }
+        (None, Some(pattern), None, None, None) => Target::Pattern(pattern),
+        (None, None, Some(tag), None, None) => Target::Tag(tag),
+        (None, None, None, Some(url), None) => responses(Purge::url(url)),
+        (None, None, None, None, Some(prefix)) => responses(Purge::prefix(prefix)),
         _ => {
-            let detail = "Exactly one of key, pattern, tag and url is needed.";
+            let detail = "Exactly one of key, pattern, tag, url and prefix is needed.";
             return refused(StatusCode::BAD_REQUEST, detail);
         }
     };
-    Ok((target, asked.dry_run))
+    if asked.soft && matches!(target, Target::Key(_) | Target::Pattern(_)) {
+        let detail = "Only responses can be purged softly: by url, prefix, tag, or a pattern of \
+                      URLs.";
+        return refused(StatusCode::BAD_REQUEST, detail);
+    }
+    Ok((target, asked.soft, asked.dry_run))
+}
+
+/// Whether a pattern is for URLs: no key of the data cache is meant to begin like one.
+fn names_urls(pattern: &str) -> bool {
+    ["http://", "https://", "/"].iter().any(|start| pattern.starts_with(start))
 }
 
 /// A form of another site cannot say `application/json` without asking first.
@@ -205,11 +245,15 @@ impl Failed {
     }
 }
 
-async fn remove(sources: &Sources, target: &Target) -> Result<Removed, Failed> {
+async fn remove(sources: &Sources, target: &Target, soft: bool) -> Result<Removed, Failed> {
     match target {
         Target::Key(key) => Ok(sources.cache.entries().remove(&[key]).await?),
         Target::Pattern(pattern) => {
             Ok(sources.cache.delete_pattern(&Pattern::raw(pattern)?).await?)
+        }
+        Target::Tag(tag) if soft => {
+            // Values have no softer end: they are left as they are.
+            Ok(counted(sources, sources.responses.purge(&Purge::tag(tag).soft()).await?))
         }
         Target::Tag(tag) => {
             // Before, since nobody sees them after; but a count never holds a purge up for long.
@@ -221,8 +265,13 @@ async fn remove(sources: &Sources, target: &Target) -> Result<Removed, Failed> {
             responses?;
             Ok(counted.ok().and_then(Result::ok).map(|n| sources.in_tier(n)).unwrap_or_default())
         }
-        Target::Url(url) => Ok(sources.responses.purge_url(url).await?),
+        Target::Responses(purge) => Ok(counted(sources, sources.responses.purge(purge).await?)),
     }
+}
+
+/// Nothing found is zero in the tier there is.
+fn counted(sources: &Sources, removed: Removed) -> Removed {
+    if removed == Removed::default() { sources.in_tier(0) } else { removed }
 }
 
 async fn count(sources: &Sources, target: &Target) -> Result<Removed, Failed> {
@@ -230,7 +279,7 @@ async fn count(sources: &Sources, target: &Target) -> Result<Removed, Failed> {
         Target::Key(key) => u64::from(sources.cache.exists(key).await?),
         Target::Pattern(pattern) => matching(&sources.cache, &Pattern::raw(pattern)?).await?,
         Target::Tag(tag) => tagged(sources, tag).await?,
-        Target::Url(url) => sources.responses.count_url(url).await?,
+        Target::Responses(purge) => sources.responses.count(purge).await?,
     };
     Ok(sources.in_tier(found))
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Request;
 use serde::Serialize;
 use tachikoma_cache::stats::Evictions;
 use tachikoma_cache::{Cache, CacheStats, Clock, ErrorKind, Health, Removed, Time};
@@ -11,6 +12,7 @@ use tachikoma_cache::{Cache, CacheStats, Clock, ErrorKind, Health, Removed, Time
 use tachikoma_http_cache::{HttpCache, HttpCacheStats};
 
 use crate::access_log::AccessLog;
+use crate::front::Route;
 use crate::listener::Terms;
 use crate::shutdown::Shutdown;
 use crate::traffic::{Traffic, TrafficStats};
@@ -27,6 +29,25 @@ pub(crate) struct Sources {
     pub(crate) terms: Terms,
     pub(crate) log: AccessLog,
     pub(crate) draining: Shutdown,
+    /// What answers without the response cache.
+    pub(crate) origins: Origins,
+}
+
+/// What answers behind the response cache.
+#[derive(Clone, Default)]
+pub(crate) struct Origins {
+    pub(crate) api: Option<Route>,
+    pub(crate) upstreams: Option<Route>,
+}
+
+impl Sources {
+    /// Who would be asked by this request.
+    pub(super) fn origin<B>(&self, request: &Request<B>) -> Option<Route> {
+        let path = request.uri().path();
+        let is_api = path == "/api" || path.starts_with("/api/");
+        let Origins { api, upstreams } = &self.origins;
+        if is_api { api.clone().or_else(|| upstreams.clone()) } else { upstreams.clone() }
+    }
 }
 
 /// Every counter at one moment.
@@ -135,6 +156,8 @@ pub(super) struct ResponseFigures {
     pub(super) incomplete: u64,
     pub(super) invalidations: u64,
     pub(super) pending_invalidations: u64,
+    /// Bytes of bodies that are arriving to be stored.
+    pub(super) fill_bytes: u64,
 }
 
 impl From<HttpCacheStats> for ResponseFigures {
@@ -152,6 +175,7 @@ impl From<HttpCacheStats> for ResponseFigures {
             incomplete: stats.incomplete,
             invalidations: stats.invalidations,
             pending_invalidations: stats.pending_invalidations,
+            fill_bytes: stats.fill_bytes,
         }
     }
 }

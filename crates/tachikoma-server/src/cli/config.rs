@@ -9,6 +9,7 @@ use clap::{Args, Subcommand};
 
 use super::{Failed, ServeArgs};
 use crate::print;
+use crate::server::check_cache;
 
 /// The file that `config init` writes: every setting with its default, commented out.
 pub(crate) const TEMPLATE: &str = include_str!("template.toml");
@@ -36,7 +37,7 @@ pub(super) struct InitArgs {
 pub(super) fn run(command: ConfigCommand) -> Result<(), Failed> {
     match command {
         ConfigCommand::Check(args) => {
-            args.resolve()?;
+            check_cache(&args.resolve()?)?;
             print("ok\n");
         }
         ConfigCommand::Show(args) => print(&args.resolve()?.to_toml()),
@@ -87,6 +88,7 @@ mod tests {
             admin_token_file: None,
             admin_read_token_file: None,
             upstream: None,
+            tls: crate::config::TlsSettings::default(),
             api: Some(true),
             ..settings
         };

@@ -23,6 +23,9 @@ use crate::config::{Config, ConfigError, Settings, file};
 /// Something was asked for the wrong way.
 const USAGE: u8 = 2;
 
+/// Bytes of an argument: far more than a path, a URL, a key or a pattern may have.
+const MAX_ARGUMENT: usize = 16 << 10;
+
 /// A cache for HTTP servers: reverse proxy, reference API, admin API.
 #[derive(Debug, Parser)]
 #[command(name = "tachikoma", version, arg_required_else_help = true)]
@@ -42,8 +45,10 @@ enum Command {
     Config(config::ConfigCommand),
     /// Print the statistics of a running server
     Stats(remote::Where),
-    /// Remove what a key, a pattern, a tag or a URL names from a running server's cache
+    /// Remove what a key, a pattern, a tag, a URL or a prefix names from a running server's cache
     Purge(remote::PurgeArgs),
+    /// Say what a running server's response cache would do with a request, and why
+    Explain(remote::ExplainArgs),
 }
 
 /// A file and what overrules it.
@@ -87,6 +92,9 @@ impl From<anyhow::Error> for Failed {
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
+    if let Some(error) = too_long(&arguments) {
+        return fail(USAGE, &error);
+    }
     let cli = match parse(&arguments) {
         Ok(cli) => cli,
         Err(error) => {
@@ -100,6 +108,7 @@ pub fn main() -> ExitCode {
         Command::Config(command) => config::run(command),
         Command::Stats(at) => remote::stats(&at),
         Command::Purge(args) => remote::purge(&args),
+        Command::Explain(args) => remote::explain(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -115,6 +124,17 @@ fn code_of(error: &anyhow::Error) -> u8 {
     if cause.is_some_and(|cause| cause.kind() == ErrorKind::Config) { USAGE } else { 1 }
 }
 
+/// Refuses an argument that is longer than any that means something: looking for what it might
+/// have been meant to be would take seconds.
+fn too_long(arguments: &[OsString]) -> Option<String> {
+    let at = arguments.iter().position(|argument| argument.len() > MAX_ARGUMENT)?;
+    let before = arguments.get(at.checked_sub(1)?)?.to_string_lossy();
+    let place =
+        if before.starts_with("--") { before.into_owned() } else { format!("argument {at}") };
+    let length = arguments[at].len();
+    Some(format!("{place}: {length} bytes are refused: at most {MAX_ARGUMENT} are allowed"))
+}
+
 fn fail(code: u8, message: &str) -> ExitCode {
     let _ = writeln!(io::stderr(), "error: {message}");
     ExitCode::from(code)
@@ -123,7 +143,8 @@ fn fail(code: u8, message: &str) -> ExitCode {
 fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
     let mut command = Cli::command();
     let parsed = command.clone().try_get_matches_from(arguments);
-    parsed.and_then(|matches| Cli::from_arg_matches(&matches)).map_err(|error| {
+    parsed.and_then(|matches| Cli::from_arg_matches(&matches)).map_err(|mut error| {
+        hide_users(&mut error);
         let origin = variable_behind(&error, arguments);
         match origin {
             Some(variable) => command.error(
@@ -133,6 +154,19 @@ fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
             None => error,
         }
     })
+}
+
+/// Takes users and passwords out of what an error repeats of the command line: what is refused may
+/// be a URL with a password in it, also where no URL belongs.
+fn hide_users(error: &mut clap::Error) {
+    for kind in [ContextKind::InvalidValue, ContextKind::InvalidArg, ContextKind::InvalidSubcommand]
+    {
+        let Some(ContextValue::String(text)) = error.get(kind) else { continue };
+        // The last `@` ends the user part: a password may hold an unescaped one.
+        if let Some((_, rest)) = text.rsplit_once('@') {
+            error.insert(kind, ContextValue::String(format!("***@{rest}")));
+        }
+    }
 }
 
 /// The variable that a refused value came from, when the flag itself was not given.

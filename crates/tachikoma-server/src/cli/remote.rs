@@ -1,6 +1,7 @@
-//! `tachikoma stats` and `tachikoma purge`: a client of a running server's admin listener.
+//! `tachikoma stats`, `tachikoma purge` and `tachikoma explain`: a client of a running server's
+//! admin listener.
 
-use std::net::SocketAddr;
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::Failed;
 use super::serve::runtime;
-use crate::config::values::Secret;
+use crate::config::values::{Listen, Secret};
 use crate::config::{Config, Settings};
 use crate::print;
 
@@ -32,7 +33,7 @@ const MAX_ANSWER: usize = 4 << 20;
 pub(super) struct Where {
     /// Address of the server's admin listener
     #[arg(long, env = "TACHIKOMA_ADMIN", value_name = "ADDRESS", default_value = "127.0.0.1:9090")]
-    admin: SocketAddr,
+    admin: Listen,
     /// File with the admin token
     #[arg(long, env = "TACHIKOMA_ADMIN_TOKEN_FILE", value_name = "FILE")]
     admin_token_file: Option<PathBuf>,
@@ -44,7 +45,8 @@ pub(super) struct PurgeArgs {
     /// Key of the data cache
     #[arg(group = "what")]
     key: Option<String>,
-    /// Every key of the data cache that matches: * ? [a-c] [^a] \
+    /// Every key of the data cache that matches: * ? [a-c] [^a] \; or every stored response, if it
+    /// begins with http://, https:// or, for the paths of every host, /
     #[arg(long, group = "what")]
     pattern: Option<String>,
     /// Every value and response with this tag
@@ -53,6 +55,12 @@ pub(super) struct PurgeArgs {
     /// Every stored response of this URL, like `http://host/path?query`
     #[arg(long, group = "what")]
     url: Option<String>,
+    /// Every stored response whose URL begins so; or its path, if this begins with /
+    #[arg(long, group = "what")]
+    prefix: Option<String>,
+    /// Make responses stale instead of removing them
+    #[arg(long)]
+    soft: bool,
     /// Only say how much it would be
     #[arg(long)]
     dry_run: bool,
@@ -69,9 +77,14 @@ pub(super) fn stats(at: &Where) -> Result<(), Failed> {
 
 pub(super) fn purge(args: &PurgeArgs) -> Result<(), Failed> {
     let token = token(&args.at)?;
-    let named =
-        [("key", &args.key), ("pattern", &args.pattern), ("tag", &args.tag), ("url", &args.url)];
-    let mut asked = json!({ "dry_run": args.dry_run });
+    let named = [
+        ("key", &args.key),
+        ("pattern", &args.pattern),
+        ("tag", &args.tag),
+        ("url", &args.url),
+        ("prefix", &args.prefix),
+    ];
+    let mut asked = json!({ "dry_run": args.dry_run, "soft": args.soft });
     for (name, value) in named {
         if let Some(value) = value {
             asked[name] = value.as_str().into();
@@ -80,6 +93,63 @@ pub(super) fn purge(args: &PurgeArgs) -> Result<(), Failed> {
     let answer = ask(args.at.admin, token.as_ref(), Method::POST, "/purge", Some(&asked))?;
     print(&format!("{}\n", summary(&answer)));
     Ok(())
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ExplainArgs {
+    /// The URL, like `http://host/path?query`
+    url: String,
+    /// A header of the request, like `Accept-Language: de`
+    #[arg(short = 'H', long = "header", value_name = "HEADER")]
+    headers: Vec<String>,
+    /// Its method
+    #[arg(long, short = 'X', default_value = "GET")]
+    method: String,
+    /// Ask the origin too, past the cache, and say what would become of its answer
+    #[arg(long)]
+    fetch: bool,
+    /// Print it as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    at: Where,
+}
+
+pub(super) fn explain(args: &ExplainArgs) -> Result<(), Failed> {
+    let token = token(&args.at)?;
+    let mut path = format!("/explain?url={}&method={}", encoded(&args.url), encoded(&args.method));
+    for header in &args.headers {
+        path.push_str("&header=");
+        path.push_str(&encoded(header));
+    }
+    if args.fetch {
+        path.push_str("&fetch=true");
+    }
+    let mut answer = ask(args.at.admin, token.as_ref(), Method::GET, &path, None)?;
+    let text = answer["text"].take();
+    if args.json {
+        if let Some(fields) = answer.as_object_mut() {
+            fields.remove("text");
+        }
+        print(&format!("{answer:#}\n"));
+    } else {
+        print(text.as_str().unwrap_or_default());
+    }
+    Ok(())
+}
+
+/// A value of a query (RFC 3986 §2.3: what is not unreserved is escaped).
+fn encoded(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            // Writing into a string cannot fail.
+            let _ = write!(out, "%{byte:02X}");
+        }
+    }
+    out
 }
 
 /// The token as a server reads it: from the file, else from the variable.
@@ -96,7 +166,7 @@ fn token(at: &Where) -> Result<Option<Secret>, Failed> {
 }
 
 fn ask(
-    admin: SocketAddr,
+    admin: Listen,
     token: Option<&Secret>,
     method: Method,
     path: &str,
@@ -132,7 +202,12 @@ fn summary(answer: &Value) -> String {
     if answer["pending"] == true {
         return "pending: the store could not be told yet; the server goes on trying".to_owned();
     }
-    let verb = if answer["dry_run"] == true { "would remove" } else { "removed" };
+    let verb = match (answer["dry_run"] == true, answer["soft"] == true) {
+        (true, false) => "would remove",
+        (false, false) => "removed",
+        (true, true) => "would make stale",
+        (false, true) => "made stale",
+    };
     let tiers = ["memory", "redis"].map(|tier| (tier, answer["removed"][tier].as_u64()));
     let counted: Vec<_> =
         tiers.iter().filter_map(|(tier, n)| n.map(|n| format!("{n} in {tier}"))).collect();
@@ -162,6 +237,7 @@ mod tests {
             &json!({ "removed": { "memory": null, "redis": null } }),
             "done; tags are invalidated without counting what has them",
         );
+        check(&json!({ "removed": removed, "soft": true }), "made stale 3 in memory");
         check(
             &json!({ "pending": true }),
             "pending: the store could not be told yet; the server goes on trying",

@@ -1,14 +1,20 @@
 //! Decides whether settings that are each right also work together, and reads the secrets.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use super::error::{ConfigError, quoted};
-use super::units::Span;
-use super::values::{Admin, Secret};
-use super::{Config, Secrets, file};
+use tachikoma_cache::{Clock as _, SystemClock};
 
-use std::net::SocketAddr;
+use super::error::{ConfigError, quoted};
+use super::file;
+use super::responses::checked;
+use super::sections::Proxy;
+use super::settings::{Config, Secrets};
+use super::units::{Size, Span};
+use super::values::{Admin, Secret};
+use crate::tls;
 
 /// Reads the secrets from the files and variables that name them.
 pub(super) fn secrets(
@@ -16,7 +22,7 @@ pub(super) fn secrets(
     variable: impl Fn(&str) -> Option<String>,
 ) -> Result<Secrets, ConfigError> {
     let one = |name: &str, path: Option<&Path>| match (path, variable(name)) {
-        (Some(path), _) => secret_file(path).map(Some),
+        (Some(path), _) => secret_file(name, path).map(Some),
         (None, Some(text)) => Secret::new(&text)
             .map(Some)
             .map_err(|allowed| ConfigError::new(allowed.to_string()).at(name)),
@@ -37,10 +43,13 @@ pub(super) fn secrets(
     Ok(secrets)
 }
 
-fn secret_file(path: &Path) -> Result<Secret, ConfigError> {
+/// The secret that the variable `name` would hold, from the file that is named instead.
+fn secret_file(name: &str, path: &Path) -> Result<Secret, ConfigError> {
+    let setting = name.trim_start_matches("TACHIKOMA_").to_ascii_lowercase();
+    let refused = |why: String| ConfigError::new(why).at(format!("{setting}_file"));
+    let text = file::read(path).map_err(|error| refused(error.to_string()))?;
     warn_if_readable_by_all(path);
-    Secret::new(&file::read(path)?)
-        .map_err(|allowed| ConfigError::new(allowed.to_string()).at(path.display().to_string()))
+    Secret::new(&text).map_err(|allowed| refused(format!("{}: {allowed}", path.display())))
 }
 
 #[cfg(unix)]
@@ -58,10 +67,11 @@ fn warn_if_readable_by_all(_path: &Path) {}
 /// Refuses settings that contradict each other or lie outside their range.
 pub(super) fn together(config: &Config) -> Result<(), ConfigError> {
     ranges(config)?;
-    if config.upstream.is_none() && !config.api {
+    if config.upstream.is_none() && config.upstreams.is_empty() && !config.api {
         return Err(ConfigError::new("nothing to serve: neither upstream nor api is set")
             .hint("tachikoma serve --upstream http://127.0.0.1:3000, or --api, or both"));
     }
+    certificates(config)?;
     let listen = config.listen.0;
     if let Admin::At(admin) = config.admin {
         if same_place(listen, admin) {
@@ -75,16 +85,107 @@ pub(super) fn together(config: &Config) -> Result<(), ConfigError> {
             .hint("--admin-token-file FILE or TACHIKOMA_ADMIN_TOKEN, or a loopback address"));
         }
     }
-    if let Some(upstream) = &config.upstream {
+    upstreams(config)?;
+    responses(config)?;
+    for origin in config.origins() {
+        let upstream = &origin.url;
         let own = [Some(listen), if let Admin::At(at) = config.admin { Some(at) } else { None }];
         let host = if upstream.host() == "localhost" { "127.0.0.1" } else { upstream.host() };
         let at = host.parse().map(|ip| SocketAddr::new(ip, upstream.port()));
         if at.is_ok_and(|at| own.into_iter().flatten().any(|own| same_place(own, at))) {
-            return Err(ConfigError::new(format!("upstream: {upstream} is this server itself"))
+            let name = &origin.name;
+            return Err(ConfigError::new(format!("{name}: {upstream} is this server itself"))
                 .hint("give the address of the origin server"));
         }
     }
     Ok(())
+}
+
+/// Refuses certificates that clients would refuse, before the first one does.
+fn certificates(config: &Config) -> Result<(), ConfigError> {
+    let both = "set both, or neither";
+    match (&config.tls.cert, &config.tls.key) {
+        (Some(_), None) => {
+            return Err(ConfigError::new("tls.cert is set, tls.key is not").hint(both));
+        }
+        (None, Some(_)) => {
+            return Err(ConfigError::new("tls.key is set, tls.cert is not").hint(both));
+        }
+        (Some(cert), Some(key)) => {
+            warn_if_readable_by_all(key);
+            tls::Acceptor::load(cert, key, SystemClock::new().wall())?;
+        }
+        (None, None) => {}
+    }
+    if let Some(ca) = &config.tls.upstream_ca {
+        tls::Trust::load(Some(ca))?;
+    }
+    Ok(())
+}
+
+/// Refuses upstreams that contradict each other or lie outside their ranges.
+fn upstreams(config: &Config) -> Result<(), ConfigError> {
+    if config.upstream.is_some() && !config.upstreams.is_empty() {
+        return Err(ConfigError::new("upstream and [[upstreams]] are both set")
+            .hint("write the one as [[upstreams]] too; without hosts it answers for all others"));
+    }
+    let mut names = BTreeSet::new();
+    let mut places = BTreeMap::new();
+    for said in &config.upstreams {
+        let name = &said.name;
+        let is_name = (1..=64).contains(&name.len())
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+        if !is_name {
+            return Err(ConfigError::new(format!(
+                "upstreams.name: {} is refused: 1 to 64 letters, digits and `-_.` are allowed",
+                quoted(name)
+            )));
+        }
+        if !names.insert(name) {
+            return Err(ConfigError::new(format!(
+                "upstreams.name: {} is there twice: each has its own",
+                quoted(name)
+            )));
+        }
+        let all = [String::new()];
+        let hosts: Vec<String> = said.hosts.iter().map(ToString::to_string).collect();
+        for host in if hosts.is_empty() { &all[..] } else { &hosts } {
+            let place = (host.clone(), said.path_prefix.clone());
+            if let Some(other) = places.insert(place, name) {
+                let whose = if host.is_empty() { "all hosts" } else { host };
+                return Err(ConfigError::new(format!(
+                    "upstreams {other} and {name} both answer for {whose} under {}",
+                    said.path_prefix
+                ))
+                .hint("give them different hosts or a different path_prefix"));
+            }
+        }
+        terms(&format!("upstreams.{name}"), &said.terms(&config.proxy))?;
+    }
+    Ok(())
+}
+
+/// Refuses bounds of the response cache outside their ranges, and rules that cannot work.
+fn responses(config: &Config) -> Result<(), ConfigError> {
+    let said = &config.responses;
+    let (least, most) = (Size(1 << 10), Size(1 << 30));
+    for (name, size) in
+        [("max_body_size", said.max_body_size), ("max_fill_bytes", said.max_fill_bytes)]
+    {
+        if !(least..=most).contains(&size) {
+            return Err(outside(&format!("responses.{name}"), &size, &least, &most));
+        }
+    }
+    // One value of Redis per response: a larger one would hold up all others on its connection.
+    let most = Size(8 << 20);
+    if !config.cache.is_memory() && said.max_body_size > most {
+        let name = "responses.max_body_size";
+        return Err(outside(name, &said.max_body_size, &least, &most)
+            .hint("in Redis; larger responses are stored in memory only: cache = \"memory\""));
+    }
+    wait("responses.wait_limit", said.wait_limit, Duration::ZERO)?;
+    wait("responses.finish_limit", said.finish_limit, Duration::ZERO)?;
+    checked(&config.rules).map(drop)
 }
 
 /// Whether a connection to `at` would reach a listener bound to `own`.
@@ -96,31 +197,54 @@ pub(crate) fn same_place(own: SocketAddr, at: SocketAddr) -> bool {
 }
 
 fn ranges(config: &Config) -> Result<(), ConfigError> {
-    let day = Duration::from_secs(86_400);
-    let instant = Duration::from_millis(1);
-    let waits = [
-        ("drain", config.drain, Duration::ZERO),
-        ("proxy.connect_timeout", config.proxy.connect_timeout, instant),
-        ("proxy.head_timeout", config.proxy.head_timeout, instant),
-        ("proxy.body_timeout", config.proxy.body_timeout, instant),
-        ("limits.head_timeout", config.limits.head_timeout, instant),
-        ("limits.body_timeout", config.limits.body_timeout, instant),
-    ];
-    for (name, span, least) in waits {
-        if !(least..=day).contains(&span.0) {
-            return Err(outside(name, &span, &Span(least), &Span(day)));
-        }
-    }
     let limits = &config.limits;
-    let (least, most) = (super::Size(8 << 10), super::Size(1 << 20));
+    wait("drain", config.drain, Duration::ZERO)?;
+    wait("limits.head_timeout", limits.head_timeout, INSTANT)?;
+    wait("limits.body_timeout", limits.body_timeout, INSTANT)?;
+    terms("proxy", &config.proxy)?;
+    let (least, most) = (Size(8 << 10), Size(1 << 20));
     if !(least..=most).contains(&limits.head_bytes) {
         return Err(outside("limits.head_bytes", &limits.head_bytes, &least, &most));
+    }
+    let least = Size(1 << 10);
+    if !(least..=limits.head_bytes).contains(&limits.line_bytes) {
+        return Err(outside("limits.line_bytes", &limits.line_bytes, &least, &limits.head_bytes));
+    }
+    let (least, most) = (Size(1 << 10), Size(1 << 40));
+    if !(least..=most).contains(&limits.body_bytes) {
+        return Err(outside("limits.body_bytes", &limits.body_bytes, &least, &most));
     }
     if !(10..=1000).contains(&limits.head_fields) {
         return Err(outside("limits.head_fields", &limits.head_fields, &10, &1000));
     }
     if !(1..=1_000_000).contains(&limits.connections) {
         return Err(outside("limits.connections", &limits.connections, &1, &1_000_000));
+    }
+    Ok(())
+}
+
+const INSTANT: Duration = Duration::from_millis(1);
+
+fn wait(name: &str, span: Span, least: Duration) -> Result<(), ConfigError> {
+    let day = Duration::from_secs(86_400);
+    if (least..=day).contains(&span.0) {
+        return Ok(());
+    }
+    Err(outside(name, &span, &Span(least), &Span(day)))
+}
+
+/// The waits on an upstream and its bounds.
+fn terms(section: &str, terms: &Proxy) -> Result<(), ConfigError> {
+    let name = |key: &str| format!("{section}.{key}");
+    wait(&name("connect_timeout"), terms.connect_timeout, INSTANT)?;
+    wait(&name("head_timeout"), terms.head_timeout, INSTANT)?;
+    wait(&name("body_timeout"), terms.body_timeout, INSTANT)?;
+    wait(&name("wait_timeout"), terms.wait_timeout, Duration::ZERO)?;
+    if !(1..=1_000_000).contains(&terms.max_concurrent) {
+        return Err(outside(&name("max_concurrent"), &terms.max_concurrent, &1, &1_000_000));
+    }
+    if terms.max_waiting > 1_000_000 {
+        return Err(outside(&name("max_waiting"), &terms.max_waiting, &0, &1_000_000));
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    pub(super) fn new(message: impl Into<String>) -> Self {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
         Self { place: None, message: message.into(), hint: None }
     }
 
@@ -42,7 +42,7 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 /// A value of an error message: one line, escaped, cut after 60 characters.
-pub(super) fn quoted(value: &str) -> String {
+pub(crate) fn quoted(value: &str) -> String {
     let short: String = value.chars().take(60).collect();
     let rest = if short.len() < value.len() { "…" } else { "" };
     format!("{short:?}{rest}")

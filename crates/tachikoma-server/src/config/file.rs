@@ -5,8 +5,8 @@ use std::io::Read;
 use std::path::Path;
 
 use super::error::{ConfigError, quoted};
+use super::settings::{Config, Settings};
 use super::suggest::nearest;
-use super::{Config, Settings};
 
 /// The largest file that is read: one MiB, far more than any set of settings needs.
 pub const MAX_BYTES: u64 = 1 << 20;
@@ -60,6 +60,7 @@ fn explain(text: &str, name: &str, error: &toml::de::Error) -> ConfigError {
         return unknown_key(unknown, &known).at(place);
     }
     message = message.strip_prefix("TOML parse error").unwrap_or(message);
+    let message = in_words(message);
     let line_start = before.rfind('\n').map_or(0, |at| at + 1);
     let line = text[line_start..].lines().next().unwrap_or_default();
     let value = text.get(span).unwrap_or_default();
@@ -75,8 +76,32 @@ fn explain(text: &str, name: &str, error: &toml::de::Error) -> ConfigError {
         Some((key, _)) if is_key(key.trim()) => {
             ConfigError::new(format!("{}: {message}", key.trim())).at(place)
         }
+        None if is_key(line.trim().trim_matches(['[', ']'])) && line.trim().starts_with('[') => {
+            ConfigError::new(format!("{}: {message}", line.trim())).at(place)
+        }
         _ => ConfigError::new(message).at(place),
     }
+}
+
+/// What serde expects, in the words of a file instead of the program's.
+fn in_words(message: &str) -> String {
+    const WORDS: [(&str, &str); 7] = [
+        ("expected u16", "a whole number from 0 to 65535 is allowed"),
+        ("expected u32", "a whole number from 0 to 4294967295 is allowed"),
+        ("expected a boolean", "true and false are allowed"),
+        ("expected a sequence", "a list is allowed"),
+        ("expected path string", "a path in quotes is allowed"),
+        ("expected a text", "allowed is a text"),
+        ("expected struct", "a section is allowed"),
+    ];
+    for (expected, allowed) in WORDS {
+        if let Some((before, after)) = message.split_once(expected) {
+            // The name of a struct says nothing to who writes a file.
+            let after = if expected.ends_with("struct") { "" } else { after };
+            return format!("{before}{allowed}{after}");
+        }
+    }
+    message.to_owned()
 }
 
 fn is_key(text: &str) -> bool {
@@ -105,10 +130,14 @@ fn unknown_key(unknown: &str, known: &[&str]) -> ConfigError {
 /// Where a key that is known, but not here, belongs.
 fn section_of(key: &str) -> Option<String> {
     let all: toml::Table = toml::from_str(&Config::default().to_toml()).ok()?;
-    if ["upstream", "admin_token_file", "admin_read_token_file"].contains(&key)
+    if ["upstream", "upstreams", "rules", "admin_token_file", "admin_read_token_file"]
+        .contains(&key)
         || all.get(key).is_some_and(|value| !value.is_table())
     {
         return Some("at the top, before the first section".to_owned());
+    }
+    if ["cert", "key", "upstream_ca"].contains(&key) {
+        return Some("under [tls]".to_owned());
     }
     let holds = |value: &toml::Value| value.as_table().is_some_and(|table| table.contains_key(key));
     let sections: Vec<String> =

@@ -1,3 +1,7 @@
+use std::time::Duration;
+
+use super::units::Span;
+use super::values::Secret;
 use super::*;
 
 fn none(_: &str) -> Option<String> {
@@ -104,8 +108,7 @@ fn a_value_out_of_range_is_refused_by_name_with_the_range() {
 
 #[test]
 fn an_upstream_that_is_not_a_plain_origin_is_refused() {
-    for url in
-        ["http://h/app", "http://u:p@h", "https://h", "h:80", "unix:/run/x", "http://h:0", ""]
+    for url in ["http://h/app", "http://u:p@h", "ftp://h", "h:80", "unix:/run/x", "http://h:0", ""]
     {
         check_refused(&format!("upstream = '{url}'"), "t.toml:1: upstream: ");
     }
@@ -179,4 +182,42 @@ fn a_password_in_a_refused_value_is_not_repeated() {
     for text in ["cache = 'http://u:hunter2@h'", "upstream = 'http://u:hunter2@h'"] {
         assert!(!resolved(text).expect_err("refused").contains("hunter2"));
     }
+}
+
+#[test]
+fn a_rule_that_cannot_work_is_refused_by_its_number() {
+    let rule = |text: &str| format!("{RUNS}[[rules]]\nprefix = '/'\nttl = '1s'\n[[rules]]\n{text}");
+    for (text, expected) in [
+        ("path = 'static/*'\nttl = '1s'", "[[rules]] number 2: path: \"static/*\" is refused"),
+        ("ttl = '1s'", "either path or prefix"),
+        ("path = '/a'\nprefix = '/b'", "either path or prefix"),
+        ("path = '/a'", "changes nothing"),
+        ("path = '/a'\nforce_store = true", "force_store needs a ttl"),
+        ("path = '/a'\nhost = 'http://a.test'\nttl = '1s'", "host: \"http://a.test\" is refused"),
+        ("path = '/a'\nignore_query = ['']", "ignore_query"),
+        ("path = '/a'\ntags = ['']", "tag: \"\" is refused"),
+        ("path = '/a'\nkey_headers = ['a b']", "key_headers"),
+        ("path = '/a'\ntl = '1s'", "unknown key \"tl\""),
+    ] {
+        check_refused(&rule(text), expected);
+    }
+    let whole = rule("path = '/a*'\nhost = '*.a.test'\nttl = '1m'\nignore_query = ['utm_*']");
+    let config = resolved(&whole).unwrap();
+    assert_eq!(config.rules.len(), 2);
+    assert_eq!(resolved(&config.to_toml()).unwrap().rules, config.rules);
+}
+
+#[test]
+fn the_bounds_of_the_response_cache_are_checked() {
+    let section = |text: &str| format!("{RUNS}[responses]\n{text}");
+    check_refused(&section("max_body_size = '1B'"), "responses.max_body_size");
+    check_refused(&section("max_fill_bytes = '2GiB'"), "responses.max_fill_bytes");
+    check_refused(&section("wait_limit = '2d'"), "responses.wait_limit");
+    let redis = format!("cache = 'redis://127.0.0.1/'\n{}", section("max_body_size = '9MiB'"));
+    check_refused(&redis, "between 1KiB and 8MiB is allowed");
+    check_refused(&section("max_bodysize = '1MiB'"), "did you mean `max_body_size`?");
+    check_refused(&section("heuristic = 'yes'"), "heuristic");
+    let config = resolved(&section("heuristic = false\ndefault_ttl = '5s'")).unwrap();
+    assert!(!config.responses.heuristic);
+    assert_eq!(resolved(&config.to_toml()).unwrap().responses, config.responses);
 }

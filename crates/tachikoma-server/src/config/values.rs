@@ -9,10 +9,9 @@ use std::str::FromStr;
 
 use http::Uri;
 use http::uri::Authority;
-use serde::de::{self, Deserialize, Deserializer, Visitor};
-use serde::{Serialize, Serializer};
 
-use super::units::{Refused, Size, Span};
+use super::text::{Refused, as_text};
+use crate::tls;
 
 /// An address to listen on: an IP address and a port. Port 0 takes any free port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,10 +69,12 @@ impl fmt::Display for Admin {
     }
 }
 
-/// The one origin server that the proxy forwards to: `http://host` with an optional port.
+/// An origin server that the proxy forwards to: `http://host` or, with the feature `tls`,
+/// `https://host`, with an optional port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upstream {
     authority: Authority,
+    secure: bool,
 }
 
 impl Upstream {
@@ -87,9 +88,14 @@ impl Upstream {
         self.authority.host().trim_start_matches('[').trim_end_matches(']')
     }
 
-    /// The port to connect to. Default: 80.
+    /// The port to connect to. Default: 80, with TLS 443.
     pub fn port(&self) -> u16 {
-        self.authority.port_u16().unwrap_or(80)
+        self.authority.port_u16().unwrap_or(if self.secure { 443 } else { 80 })
+    }
+
+    /// Whether it is spoken to within TLS.
+    pub fn is_secure(&self) -> bool {
+        self.secure
     }
 }
 
@@ -105,8 +111,9 @@ impl FromStr for Upstream {
         };
         match uri.scheme_str() {
             Some("http") => {}
-            Some("https") => return refuse("TLS to the upstream is not built in"),
-            Some(_) => return refuse("only http:// is spoken to the upstream"),
+            Some("https") if tls::AVAILABLE => {}
+            Some("https") => return refuse("TLS needs the feature `tls`, which is not built in"),
+            Some(_) => return refuse("only http:// and https:// are spoken to an upstream"),
             None => return refuse("the scheme is missing"),
         }
         let Some(authority) = uri.authority() else {
@@ -126,13 +133,15 @@ impl FromStr for Upstream {
         if uri.path() != "/" || uri.query().is_some() || text.contains('#') {
             return refuse("a path cannot be part of the upstream");
         }
-        Ok(Self { authority: authority.clone() })
+        let secure = uri.scheme_str() == Some("https");
+        Ok(Self { authority: authority.clone(), secure })
     }
 }
 
 impl fmt::Display for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}", self.authority)
+        let scheme = if self.secure { "https" } else { "http" };
+        write!(f, "{scheme}://{}", self.authority)
     }
 }
 
@@ -392,54 +401,7 @@ words! {
     }
 }
 
-/// Reads a value from its text form, and says what is allowed when it is not even text.
-struct FromText<T>(std::marker::PhantomData<T>);
-
-impl<T: FromStr<Err = Refused>> Visitor<'_> for FromText<T> {
-    type Value = T;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a text in quotes")?;
-        // No value is the empty text, so this is the value's own account of what it may be.
-        match "".parse::<T>() {
-            Err(allowed) => write!(f, ": {allowed}"),
-            Ok(_) => Ok(()),
-        }
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
-        text.parse().map_err(E::custom)
-    }
-}
-
-macro_rules! as_text {
-    ($($name:ident),*) => {$(
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-                from.deserialize_str(FromText(std::marker::PhantomData))
-            }
-        }
-
-        impl Serialize for $name {
-            fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-                to.collect_str(self)
-            }
-        }
-    )*};
-}
-
-as_text!(
-    Listen,
-    Admin,
-    Upstream,
-    CacheUrl,
-    DatabaseUrl,
-    LogFilter,
-    AccessLog,
-    LogFormat,
-    Span,
-    Size
-);
+as_text!(Listen, Admin, Upstream, CacheUrl, DatabaseUrl, LogFilter, AccessLog, LogFormat);
 
 #[cfg(test)]
 mod tests;

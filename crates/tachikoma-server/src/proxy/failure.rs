@@ -4,11 +4,13 @@ use std::error::Error as StdError;
 use std::{fmt, io};
 
 use axum::body::Body;
-use http::{Response, StatusCode};
+use http::header::RETRY_AFTER;
+use http::{HeaderValue, Response, StatusCode};
 use hyper_util::client::legacy;
+use tachikoma_http_cache::Disconnected;
 
 use crate::problem::problem;
-use crate::timed::Stalled;
+use crate::timed::Broken;
 
 /// An exchange with the upstream that failed before there was a head to forward.
 #[derive(Debug)]
@@ -31,10 +33,18 @@ pub(super) enum Failure {
     Coding,
     /// Its `Connection` names a field that is for everyone.
     NamesEndToEnd,
+    /// Its head says in two ways where its body ends, or in an impossible one.
+    Misframed,
+    /// It sent interim responses and nothing else.
+    InterimFlood,
+    /// It has all the requests that it may have, and others are waiting.
+    Full,
     /// The client did not send the rest of its body.
     ClientStalled,
     /// The client went away while it sent its body.
     ClientGone,
+    /// The client's body is larger than is allowed.
+    ClientTooLarge,
 }
 
 impl Failure {
@@ -42,8 +52,10 @@ impl Failure {
         let mut source = Some(&error as &(dyn StdError + 'static));
         let (mut timed_out, mut closed, mut user) = (false, false, false);
         while let Some(cause) = source {
-            if cause.is::<Stalled>() {
-                return Self::ClientStalled;
+            match cause.downcast_ref::<Broken>() {
+                Some(Broken::Stalled) => return Self::ClientStalled,
+                Some(Broken::TooLarge) => return Self::ClientTooLarge,
+                None => {}
             }
             if let Some(io) = cause.downcast_ref::<io::Error>() {
                 timed_out |= io.kind() == io::ErrorKind::TimedOut;
@@ -98,12 +110,37 @@ impl Failure {
                 StatusCode::BAD_GATEWAY,
                 "The upstream's Connection names a field that is not for this connection alone.",
             ),
+            Self::Misframed => (
+                StatusCode::BAD_GATEWAY,
+                "The upstream's answer does not say clearly where it ends.",
+            ),
+            Self::InterimFlood => {
+                (StatusCode::BAD_GATEWAY, "The upstream sent interim responses without an end.")
+            }
+            Self::Full => {
+                (StatusCode::SERVICE_UNAVAILABLE, "The upstream has no room for more requests now.")
+            }
+            Self::ClientTooLarge => {
+                (StatusCode::PAYLOAD_TOO_LARGE, "The request body is larger than is allowed here.")
+            }
             Self::ClientStalled => {
                 (StatusCode::REQUEST_TIMEOUT, "The rest of the request did not come in time.")
             }
             Self::ClientGone => (StatusCode::BAD_REQUEST, "The request ended early."),
         };
-        problem(status, detail)
+        let mut response = problem(status, detail);
+        if matches!(self, Self::Full) {
+            // A second is soon, and longer than the most impatient of clients waits by itself.
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if matches!(
+            self,
+            Self::Connect(_) | Self::ConnectTimeout | Self::Closed(_) | Self::HeadTimeout
+        ) {
+            // The cache may then send what it has, though it is stale.
+            response.extensions_mut().insert(Disconnected);
+        }
+        response
     }
 }
 
@@ -126,6 +163,12 @@ impl fmt::Display for Failure {
             Self::Unasked => f.write_str("an informational status that nobody asked for"),
             Self::Coding => f.write_str("a transfer coding that nobody asked for"),
             Self::NamesEndToEnd => f.write_str("Connection names an end-to-end field"),
+            Self::Misframed => f.write_str("two lengths, or a length where there is no body"),
+            Self::InterimFlood => f.write_str("too many interim responses"),
+            Self::Full => {
+                f.write_str("max_concurrent exchanges, and the queue is full or too slow")
+            }
+            Self::ClientTooLarge => f.write_str("the client's body is larger than body_bytes"),
             Self::ClientStalled => f.write_str("the client stopped sending its body"),
             Self::ClientGone => f.write_str("the client ended its body early"),
         }

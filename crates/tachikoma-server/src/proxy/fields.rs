@@ -4,28 +4,16 @@
 //! about its own address, its host or its scheme is replaced by what this server knows (RFC 7239,
 //! and the `X-Forwarded-*` family that came before it).
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
-    TE, TRANSFER_ENCODING, UPGRADE, VIA,
-};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, TRANSFER_ENCODING, VIA};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
+use tachikoma_http_cache::policy::fields::remove_hop_by_hop;
 
-/// The name of this hop in `Via`.
-const PSEUDONYM: &str = "tachikoma";
+use crate::listener::Peer;
 
-/// Fields that mean something on one connection only.
-const HOP_BY_HOP: [HeaderName; 8] = [
-    CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION,
-    TE,
-    TRANSFER_ENCODING,
-    UPGRADE,
-];
+/// The name of this hop in `Via` and `CDN-Loop`.
+pub(super) const PSEUDONYM: &str = "tachikoma";
 
 /// What a client must not be believed about: who it is and which server it means.
 ///
@@ -53,14 +41,17 @@ const FORWARDING: [HeaderName; 15] = [
 ///
 /// Dropping `Cache-Control: private` or `Vary` because `Connection` names it would make a private
 /// response shared; dropping `Host`, credentials or framing would change what a request is.
-const NEVER_NAMED: [&str; 22] = [
+const NEVER_NAMED: [&str; 34] = [
     "age",
     "authorization",
     "cache-control",
     "cdn-cache-control",
+    "cdn-loop",
     "content-encoding",
     "content-length",
+    "content-location",
     "content-range",
+    "content-security-policy",
     "content-type",
     "cookie",
     "date",
@@ -68,41 +59,90 @@ const NEVER_NAMED: [&str; 22] = [
     "expires",
     "host",
     "if-match",
+    "if-modified-since",
     "if-none-match",
+    "if-range",
+    "if-unmodified-since",
     "last-modified",
+    "location",
+    "origin",
     "pragma",
     "range",
     "set-cookie",
+    "strict-transport-security",
+    "surrogate-control",
+    "surrogate-key",
     "transfer-encoding",
     "vary",
     "via",
+    "www-authenticate",
 ];
 
 /// `Connection` names a field that is not its to name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NamesEndToEnd;
 
-/// Removes the hop-by-hop fields and those that `Connection` names.
-///
-/// # Errors
-///
-/// `Connection` names an end-to-end field ([`NEVER_NAMED`]); nothing is removed then.
-pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) -> Result<(), NamesEndToEnd> {
-    let mut named = Vec::new();
+/// Refuses a `Connection` that names an end-to-end field ([`NEVER_NAMED`]).
+pub(crate) fn check_named(headers: &HeaderMap) -> Result<(), NamesEndToEnd> {
     for value in headers.get_all(CONNECTION) {
         for name in value.as_bytes().split(|byte| *byte == b',') {
             let name = name.trim_ascii().to_ascii_lowercase();
             if NEVER_NAMED.iter().any(|never| never.as_bytes() == name) {
                 return Err(NamesEndToEnd);
             }
-            // What is not a field name names no field.
-            if let Ok(name) = HeaderName::from_bytes(&name) {
-                named.push(name);
-            }
         }
     }
-    for name in named.iter().chain(&HOP_BY_HOP) {
-        headers.remove(name);
+    Ok(())
+}
+
+/// Removes the hop-by-hop fields and those that `Connection` names.
+///
+/// # Errors
+///
+/// `Connection` names an end-to-end field; nothing is removed then.
+pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) -> Result<(), NamesEndToEnd> {
+    check_named(headers)?;
+    remove_hop_by_hop(headers);
+    Ok(())
+}
+
+/// How long a response is and where it ends is said in two ways, or in none that can be true.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Misframed;
+
+/// Leaves at most one `Content-Length`, if what the head says about the body can be true.
+///
+/// # Errors
+///
+/// Two lengths that differ or that are no numbers, a length beside a transfer coding (RFC 9112
+/// §6.3), or a body promised where there is none (204, RFC 9110 §8.6): a response that two
+/// recipients could take apart differently is given to none.
+pub(crate) fn settle_length<B>(response: &mut Response<B>) -> Result<(), Misframed> {
+    let status = response.status();
+    let headers = response.headers_mut();
+    let has_coding = headers.contains_key(TRANSFER_ENCODING);
+    let mut length = None;
+    for value in headers.get_all(CONTENT_LENGTH) {
+        for member in value.as_bytes().split(|byte| *byte == b',') {
+            let member = member.trim_ascii();
+            let digits = std::str::from_utf8(member)
+                .ok()
+                .filter(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()));
+            let number = digits.and_then(|digits| digits.parse::<u64>().ok()).ok_or(Misframed)?;
+            if length.is_some_and(|other| other != number) {
+                return Err(Misframed);
+            }
+            length = Some(number);
+        }
+    }
+    if length.is_some() && has_coding {
+        return Err(Misframed);
+    }
+    if status == StatusCode::NO_CONTENT && (has_coding || length.is_some_and(|length| length > 0)) {
+        return Err(Misframed);
+    }
+    if let Some(length) = length {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
     Ok(())
 }
@@ -132,14 +172,14 @@ pub(crate) fn drop_claims(headers: &mut HeaderMap) {
 }
 
 /// Says who asks, which host they meant, and that this hop was here.
-pub(crate) fn add_forwarding(headers: &mut HeaderMap, peer: Option<SocketAddr>, from: Version) {
+pub(crate) fn add_forwarding(headers: &mut HeaderMap, peer: Option<&Peer>, from: Version) {
     // `Expect` was answered on this connection: hyper sends 100 when the body is first read.
     headers.remove(EXPECT);
     drop_claims(headers);
     let host = headers.get(HOST).cloned();
     let mut forwarded = String::new();
     if let Some(peer) = peer {
-        let (plain, node) = match peer.ip().to_canonical() {
+        let (plain, node) = match peer.address.ip().to_canonical() {
             IpAddr::V4(ip) => (ip.to_string(), ip.to_string()),
             // RFC 7239 §6: in brackets and quotes.
             IpAddr::V6(ip) => (ip.to_string(), format!("\"[{ip}]\"")),
@@ -155,9 +195,11 @@ pub(crate) fn add_forwarding(headers: &mut HeaderMap, peer: Option<SocketAddr>, 
         }
         headers.insert(HeaderName::from_static("x-forwarded-host"), host);
     }
-    forwarded += "proto=http";
+    let scheme = if peer.is_some_and(|peer| peer.secure) { "https" } else { "http" };
+    forwarded.push_str("proto=");
+    forwarded.push_str(scheme);
     insert(headers, "forwarded", &forwarded);
-    insert(headers, "x-forwarded-proto", "http");
+    insert(headers, "x-forwarded-proto", scheme);
     add_via(headers, from);
 }
 
@@ -233,6 +275,39 @@ mod tests {
     }
 
     #[track_caller]
+    fn check_length(status: u16, lines: &[(&'static str, &'static str)], expected: Option<&str>) {
+        let mut response = Response::new(());
+        *response.status_mut() = StatusCode::from_u16(status).expect("a status");
+        *response.headers_mut() = headers(lines);
+        let settled = settle_length(&mut response).is_ok();
+        let actual: Vec<_> = response.headers().get_all(CONTENT_LENGTH).iter().collect();
+        assert_eq!(settled, expected.is_some(), "{status} {lines:?}");
+        if let Some(expected) = expected {
+            let expected: Vec<_> =
+                Some(expected).filter(|value| !value.is_empty()).into_iter().collect();
+            assert_eq!(actual, expected, "{status} {lines:?}");
+        }
+    }
+
+    #[test]
+    fn a_response_says_its_length_once_or_is_refused() {
+        let length = "content-length";
+        check_length(200, &[], Some(""));
+        check_length(200, &[(length, "5")], Some("5"));
+        check_length(200, &[(length, "5"), (length, "5")], Some("5"));
+        check_length(200, &[(length, "5, 5")], Some("5"));
+        check_length(304, &[(length, "5")], Some("5"));
+        check_length(204, &[(length, "0")], Some("0"));
+        for bad in ["", "x", "-1", "+1", "5,", "5 5", "5, 6", "99999999999999999999"] {
+            check_length(200, &[(length, bad)], None);
+        }
+        check_length(200, &[(length, "5"), (length, "6")], None);
+        check_length(200, &[(length, "5"), ("transfer-encoding", "chunked")], None);
+        check_length(204, &[(length, "5")], None);
+        check_length(204, &[("transfer-encoding", "chunked")], None);
+    }
+
+    #[track_caller]
     fn check_forwarded(peer: &str, expected: &[(&str, &str)]) {
         let mut headers = headers(&[
             ("host", "a.test:81"),
@@ -244,7 +319,13 @@ mod tests {
             ("x-real-ip", "6.6.6.6"),
             ("via", "1.0 first"),
         ]);
-        add_forwarding(&mut headers, Some(peer.parse().expect("a peer")), Version::HTTP_11);
+        let peer = Peer {
+            address: peer.parse().expect("a peer"),
+            secure: false,
+            interim: None,
+            link: None,
+        };
+        add_forwarding(&mut headers, Some(&peer), Version::HTTP_11);
         let actual: Vec<_> =
             headers.iter().map(|(n, v)| (n.as_str(), v.to_str().expect("text"))).collect();
         for line in expected {

@@ -4,9 +4,12 @@
 //! byte as sent) and exactly one `Host`: the cache key and what the origin sees are made of the
 //! same bytes. The rules are RFC 9112 §3.2 and RFC 9110 §7.2; each choice stands beside the code.
 
-use http::header::HOST;
-use http::uri::{Authority, PathAndQuery};
+use http::header::{HOST, HeaderName};
+use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Method, Request, StatusCode, Uri, Version};
+use http_body::Body;
+
+use crate::config::Limits;
 
 /// Why a request is not served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,13 +31,45 @@ const REFUSED_METHODS: [&str; 6] = ["CONNECT", "TRACE", "TRACK", "PURGE", "BAN",
 /// What a 405 says is allowed.
 pub(crate) const ALLOWED_METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
+/// Refuses a request that is larger than is allowed.
+///
+/// The lines are bounded so that this server takes nothing that an origin behind it would refuse:
+/// such a refusal looks like an answer about the resource.
+pub(crate) fn bounded<B: Body>(request: &Request<B>, limits: &Limits) -> Result<(), Refusal> {
+    let line = usize::try_from(limits.line_bytes.0).unwrap_or(usize::MAX);
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    if target > line {
+        let detail = "The target is longer than is allowed here.";
+        return Err(refuse(StatusCode::URI_TOO_LONG, detail));
+    }
+    let fields = request.headers();
+    let long =
+        |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() > line;
+    if fields.len() > usize::from(limits.head_fields) || fields.iter().any(long) {
+        let detail = "The head has more or longer fields than are allowed here.";
+        return Err(refuse(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, detail));
+    }
+    if request.body().size_hint().lower() > limits.body_bytes.0 {
+        let detail = "The request body is larger than is allowed here.";
+        return Err(refuse(StatusCode::PAYLOAD_TOO_LARGE, detail));
+    }
+    Ok(())
+}
+
 /// Puts the target into origin form and leaves exactly one valid `Host`.
 ///
-/// `own` is the `Host` of an HTTP/1.0 request that names none.
-pub(crate) fn normalise<B>(request: &mut Request<B>, own: &HeaderValue) -> Result<(), Refusal> {
+/// `own` is the `Host` of an HTTP/1.0 request that names none. Over TLS (`secure`) the target gets
+/// the absolute form, because its scheme is another.
+pub(crate) fn normalise<B>(
+    request: &mut Request<B>,
+    own: &HeaderValue,
+    secure: bool,
+) -> Result<(), Refusal> {
     if REFUSED_METHODS.contains(&request.method().as_str()) {
         return Err(refuse(StatusCode::METHOD_NOT_ALLOWED, "this method is not served here"));
     }
+    let is_http2 = request.version() == Version::HTTP_2;
+    let own_scheme = if secure { "https" } else { "http" };
     let host = host(request)?;
     let target = request.uri();
     let path = match target.path_and_query() {
@@ -46,9 +81,17 @@ pub(crate) fn normalise<B>(request: &mut Request<B>, own: &HeaderValue) -> Resul
     };
     let named = match (target.scheme_str(), target.authority()) {
         (None, None) => None,
-        (Some("http"), Some(authority)) => Some(checked(authority.as_str().as_bytes())?),
+        // What `:scheme` says is not asked: what is forwarded says how the request really came.
+        (Some(scheme), Some(authority))
+            if scheme == own_scheme || (is_http2 && ["http", "https"].contains(&scheme)) =>
+        {
+            Some(checked(authority.as_str().as_bytes())?)
+        }
         (Some(_), _) => {
-            return Err(refuse(StatusCode::BAD_REQUEST, "only http:// targets are served here"));
+            return Err(refuse(
+                StatusCode::BAD_REQUEST,
+                "targets of this scheme are not served here",
+            ));
         }
         (None, Some(_)) => {
             return Err(refuse(StatusCode::BAD_REQUEST, "the target must begin with `/`"));
@@ -57,7 +100,7 @@ pub(crate) fn normalise<B>(request: &mut Request<B>, own: &HeaderValue) -> Resul
     // RFC 9112 §3.2.2 would let the target win over `Host`. Two names in one request are an attack
     // or a mistake, so they must agree.
     if let (Some(named), Some(host)) = (&named, &host)
-        && !same_authority(named, host)
+        && !same_authority(named, host, secure)
     {
         return Err(refuse(StatusCode::BAD_REQUEST, "the target and Host name different servers"));
     }
@@ -78,7 +121,14 @@ pub(crate) fn normalise<B>(request: &mut Request<B>, own: &HeaderValue) -> Resul
         };
         request.headers_mut().insert(HOST, value);
     }
-    *request.uri_mut() = Uri::from(origin_form);
+    let mut uri = Uri::from(origin_form).into_parts();
+    if secure && uri.path_and_query.as_ref().is_some_and(|path| path.as_str() != "*") {
+        // The scheme is forwarded as it is known here, so it is part of what is asked for.
+        uri.scheme = Some(Scheme::HTTPS);
+        uri.authority = request.headers().get(HOST).and_then(|host| checked(host.as_bytes()).ok());
+    }
+    *request.uri_mut() = Uri::from_parts(uri)
+        .map_err(|_| refuse(StatusCode::BAD_REQUEST, "the target is not valid"))?;
     Ok(())
 }
 
@@ -89,6 +139,10 @@ fn host<B>(request: &Request<B>) -> Result<Option<Authority>, Refusal> {
         (Some(_), Some(_)) => Err(refuse(StatusCode::BAD_REQUEST, "Host is there more than once")),
         (Some(host), None) => checked(host.as_bytes()).map(Some),
         (None, _) if request.version() < Version::HTTP_11 => Ok(None),
+        // HTTP/2 has `:authority` in its place (RFC 9113 §8.3.1).
+        (None, _) if request.version() == Version::HTTP_2 && request.uri().host().is_some() => {
+            Ok(None)
+        }
         (None, _) => Err(refuse(StatusCode::BAD_REQUEST, "Host is missing")),
     }
 }
@@ -104,10 +158,11 @@ fn checked(authority: &[u8]) -> Result<Authority, Refusal> {
     if good { Ok(authority) } else { Err(wrong) }
 }
 
-/// Names are equal whatever their case, and port 80 is the port that `http` means without one.
-fn same_authority(a: &Authority, b: &Authority) -> bool {
+/// Names are equal whatever their case, and without a port the scheme's own is meant.
+fn same_authority(a: &Authority, b: &Authority, secure: bool) -> bool {
+    let own = if secure { 443 } else { 80 };
     a.host().eq_ignore_ascii_case(b.host())
-        && a.port_u16().unwrap_or(80) == b.port_u16().unwrap_or(80)
+        && a.port_u16().unwrap_or(own) == b.port_u16().unwrap_or(own)
 }
 
 #[cfg(test)]
@@ -138,7 +193,8 @@ mod tests {
     ) {
         let mut request = request(method, target, hosts, version);
         let own = HeaderValue::from_static("own:8080");
-        let actual = normalise(&mut request, &own).map_err(|refusal| refusal.status.as_u16());
+        let actual =
+            normalise(&mut request, &own, false).map_err(|refusal| refusal.status.as_u16());
         let host = || request.headers()[HOST].to_str().expect("text");
         let actual = actual.map(|()| (request.uri().to_string(), host()));
         let actual = actual.as_ref().map(|(uri, host)| (uri.as_str(), *host)).map_err(|s| *s);

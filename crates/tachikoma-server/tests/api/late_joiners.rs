@@ -2,16 +2,24 @@
 
 use std::time::Duration;
 
-use tachikoma_cache::Cache;
-use tachikoma_testkit::RedisServer;
+use tachikoma_cache::{Cache, Health};
+use tachikoma_testkit::{Fault, FaultProxy, RedisServer};
 use tokio::sync::oneshot;
 
 /// One process loads; another invalidates and is told that it is done; then a second caller of the
 /// first process asks. What the second caller gets: 1 is the old value, 2 the new one.
-async fn second_caller_gets(by_tag: bool) -> u32 {
+///
+/// `away`: the first process cannot reach Redis when it begins to load, and can again afterwards.
+async fn second_caller_gets(by_tag: bool, away: bool) -> u32 {
     let redis = RedisServer::start();
+    let proxy = FaultProxy::to(redis.port());
     let writer = Cache::connect(&redis.url_with("late")).await.unwrap();
-    let reader = Cache::connect(&redis.url_with("late")).await.unwrap();
+    let url = format!("redis://127.0.0.1:{}/0?namespace=late", proxy.port());
+    let reader = Cache::connect(&url).await.unwrap();
+    if away {
+        proxy.set(Fault::Refuse);
+        until(&reader, |health| *health != Health::Up).await;
+    }
     let (started, has_started) = oneshot::channel();
     let (gate, opened) = oneshot::channel::<()>();
     let cache = reader.clone();
@@ -24,6 +32,8 @@ async fn second_caller_gets(by_tag: bool) -> u32 {
         cache.get_or_load("key", load).tags(["tag"]).await.map(|hit| *hit).ok()
     });
     has_started.await.unwrap();
+    proxy.set(Fault::Pass);
+    until(&reader, |health| *health == Health::Up).await;
     if by_tag {
         writer.invalidate_tag("tag").await.unwrap();
     } else {
@@ -42,12 +52,30 @@ async fn second_caller_gets(by_tag: bool) -> u32 {
     second.await.unwrap()
 }
 
+/// Waits until the cache finds its store so.
+async fn until(cache: &Cache, wanted: impl Fn(&Health) -> bool) {
+    for _ in 0..1000 {
+        if wanted(&cache.health()) {
+            return;
+        }
+        let _ = cache.exists("anything").await;
+        let _ = tokio::time::timeout(Duration::from_millis(5), std::future::pending::<()>()).await;
+    }
+    panic!("the store is {:?}", cache.health());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_a_delete_a_later_caller_gets_no_value_that_was_read_before_it() {
-    assert_eq!(second_caller_gets(false).await, 2);
+    assert_eq!(second_caller_gets(false, false).await, 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_a_tag_a_later_caller_gets_no_value_that_was_read_before_it() {
-    assert_eq!(second_caller_gets(true).await, 2);
+    assert_eq!(second_caller_gets(true, false).await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_load_that_began_without_redis_is_not_for_those_who_came_after_an_invalidation() {
+    assert_eq!(second_caller_gets(false, true).await, 2);
+    assert_eq!(second_caller_gets(true, true).await, 2);
 }

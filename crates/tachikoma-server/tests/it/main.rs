@@ -4,13 +4,30 @@
 
 mod admin;
 mod api;
+mod bad_admin;
+mod bad_cli;
+mod bad_file;
 mod cached;
 mod cli;
 mod config_file;
 mod demo;
+mod faults;
 mod framing;
+mod grammar;
 mod guide;
+mod hostile_origin;
+mod http2;
+mod kept;
+mod large;
 mod proxy;
 mod redis;
+mod responses;
+mod secrets;
+mod security;
 mod shutdown;
 mod support;
+#[cfg(feature = "tls")]
+mod tls;
+mod upgrade;
+mod upstreams;
+mod warm;

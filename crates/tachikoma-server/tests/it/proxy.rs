@@ -227,3 +227,36 @@ fn an_answer_that_is_not_http_is_a_502_and_harms_nobody_else() {
         assert_eq!(get(server.address(), "/good").text(), "good", "{shown:?}");
     }
 }
+
+/// HS-063: the answer of another server is never taken for that of the upstream, so a 304 of
+/// somebody else confirms nothing.
+#[test]
+fn a_redirect_is_passed_on_and_never_followed() {
+    let elsewhere = Origin::answering(|seen| {
+        let is_known = !seen.all("if-none-match").is_empty();
+        let status = if is_known { "304 Not Modified" } else { "200 OK" };
+        format!("HTTP/1.1 {status}\r\nETag: \"a\"\r\nCache-Control: max-age=60\r\n\r\n")
+            .into_bytes()
+    });
+    let target = elsewhere.url();
+    let origin = Origin::answering(move |seen| {
+        let answer = if seen.all("if-none-match").is_empty() {
+            let rules = "Cache-Control: max-age=0, stale-if-error=60\r\nETag: \"a\"";
+            format!("HTTP/1.1 200 OK\r\n{rules}\r\nContent-Length: 3\r\n\r\nown")
+        } else {
+            format!("HTTP/1.1 302 Found\r\nLocation: {target}/\r\nContent-Length: 0\r\n\r\n")
+        };
+        answer.into_bytes()
+    });
+    let server = proxy(&origin);
+    assert_eq!(get(server.address(), "/").text(), "own");
+    let moved = get(server.address(), "/");
+    assert_eq!(moved.status, 302, "{moved:?}");
+    assert_eq!(moved.header("location"), Some(format!("{}/", elsewhere.url())));
+    // And what was stored is not confirmed by it.
+    let again = get(server.address(), "/");
+    for answer in [moved, again] {
+        assert!(!answer.header("cache-status").unwrap().contains("hit"), "{answer:?}");
+    }
+    assert_eq!((origin.seen().len(), elsewhere.seen().len()), (3, 0));
+}

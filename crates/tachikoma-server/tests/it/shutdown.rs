@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
@@ -77,21 +78,36 @@ fn the_second_signal_ends_at_once() {
     assert_eq!(server.wait(), Some(143));
 }
 
-/// Asks until the server is gone; returns how many whole answers came. An answer that was begun
+#[test]
+fn an_impatient_interrupt_ends_at_once_and_a_hangup_changes_nothing() {
+    let (origin, _release) = held();
+    let mut server = Tachikoma::serve(&["--upstream", &origin.url()]);
+    let _open = in_flight(&origin, &server);
+    for _ in 0..2 {
+        server.signal(Signal::HUP);
+        server.assert_logged("SIGHUP changes nothing");
+    }
+    assert!(!server.has_ended());
+    server.signal(Signal::INT);
+    server.assert_logged("stopping");
+    server.signal(Signal::HUP);
+    server.signal(Signal::INT);
+    assert_eq!(server.wait(), Some(130));
+}
+
+/// Asks until the server is gone, and counts the whole answers that came. An answer that was begun
 /// must come to its end, and a connection ends with the word `close` or between two answers.
-fn ask_until_closed(address: std::net::SocketAddr) -> u32 {
-    let mut served = 0;
+fn ask_until_closed(address: std::net::SocketAddr, served: &AtomicU32) {
     while let Ok(mut connection) = Connection::open(address) {
         while connection.write(REQUEST).is_ok() {
             let Some(answer) = connection.read() else { break };
             assert!(answer.complete && answer.status == 200, "{answer:?}");
-            served += 1;
+            served.fetch_add(1, Ordering::SeqCst);
             if answer.header("connection").as_deref() == Some("close") {
                 break;
             }
         }
     }
-    served
 }
 
 #[test]
@@ -99,11 +115,14 @@ fn no_answer_of_many_breaks_off_while_the_server_drains() {
     let origin = Origin::saying("hello");
     let mut server = Tachikoma::serve(&["--upstream", &origin.url()]);
     let address = server.address();
-    let clients: Vec<_> =
-        (0..8).map(|_| std::thread::spawn(move || ask_until_closed(address))).collect();
-    std::thread::sleep(Duration::from_millis(300));
-    server.signal(Signal::TERM);
-    let served: u32 = clients.into_iter().map(|client| client.join().unwrap()).sum();
-    assert!(served > 100, "{served}");
+    let served = AtomicU32::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| ask_until_closed(address, &served));
+        }
+        let busy = || served.load(Ordering::SeqCst) > 100;
+        assert!(wait_until(Duration::from_secs(20), busy), "{served:?}");
+        server.signal(Signal::TERM);
+    });
     assert_eq!(server.wait(), Some(0));
 }

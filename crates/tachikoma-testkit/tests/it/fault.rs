@@ -112,3 +112,35 @@ fn dropping_connections_leaves_the_proxy_open_for_new_ones() {
     assert_ne!(echoed(&mut stream, "hello").unwrap_or_default(), "hello");
     assert_eq!(echoed(&mut connect(&proxy), "hello").expect("an echo"), "hello");
 }
+
+#[test]
+fn requests_are_cut_and_changed_as_replies_are() {
+    let proxy = FaultProxy::to(echo());
+    proxy.set(Fault::CutRequestsAfter(3));
+    // What was echoed before the end may be lost with the connection.
+    assert_ne!(echoed(&mut connect(&proxy), "hello").unwrap_or_default(), "hello");
+    proxy.set(Fault::CorruptRequestAt(1));
+    assert_eq!(echoed(&mut connect(&proxy), "abc").expect("an echo"), "acc");
+}
+
+#[test]
+fn a_half_closed_connection_takes_requests_and_answers_none() {
+    let proxy = FaultProxy::to(echo());
+    let mut stream = connect(&proxy);
+    assert_eq!(echoed(&mut stream, "hello").expect("an echo"), "hello");
+    proxy.set(Fault::HalfClose);
+    assert_eq!(echoed(&mut stream, "hello").expect("the end"), "");
+    assert!(stream.write_all(b"more").is_ok());
+    assert_eq!(echoed(&mut connect(&proxy), "hello").expect("the end"), "");
+}
+
+#[test]
+fn another_target_is_for_new_connections() {
+    let proxy = FaultProxy::to(echo());
+    let mut stream = connect(&proxy);
+    assert_eq!(echoed(&mut stream, "hello").expect("an echo"), "hello");
+    let nobody = tachikoma_testkit::free_port();
+    proxy.retarget(nobody);
+    assert_eq!(echoed(&mut stream, "hello").expect("an echo"), "hello");
+    assert_ne!(echoed(&mut connect(&proxy), "hello").unwrap_or_default(), "hello");
+}

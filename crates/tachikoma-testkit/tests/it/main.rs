@@ -5,3 +5,4 @@
 mod fault;
 mod nginx;
 mod redis;
+mod rows;

@@ -22,12 +22,13 @@ mod shard;
 mod tests;
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
 use self::budget::{Budget, Credit, Room, Short};
 use self::cell::{Cell, Writing};
 pub(crate) use self::discard::Listener;
-use self::discard::{Discarded, contain};
+use self::discard::{Discarded, Hook};
 use self::shard::Slot;
 use super::EvictionCause;
 use crate::clock::Time;
@@ -49,10 +50,24 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
+    /// Entries that were stored.
+    pub(crate) fn inserted(&self) -> u64 {
+        self.inserted
+    }
+
     /// Entries that went for this reason.
     pub(crate) fn gone(&self, cause: EvictionCause) -> u64 {
         self.gone[cause as usize]
     }
+}
+
+/// What an engine holds, and what happened to all else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Census {
+    pub(crate) live: u64,
+    /// Expired and not freed yet.
+    pub(crate) expired: u64,
+    pub(crate) counts: Counts,
 }
 
 /// The bounds of an engine.
@@ -86,7 +101,7 @@ pub(crate) struct Engine<V> {
     budget: Budget,
     /// Held by whoever empties other shards, so that two of them never wait for what the other has.
     making_room: Mutex<()>,
-    listener: Option<Listener<V>>,
+    hook: Hook<V>,
 }
 
 impl<V> Engine<V> {
@@ -106,12 +121,24 @@ impl<V> Engine<V> {
             cells: std::iter::repeat_with(Cell::new).take(shards).collect(),
             budget: Budget::new(max),
             making_room: Mutex::new(()),
-            listener,
+            hook: Hook { listener, panics: AtomicU64::new(0) },
         }
     }
 
     /// Shows the value of a live entry, under the lock. Allocates nothing.
+    #[cfg(test)]
     pub(crate) fn peek<R>(&self, key: &Key<'_>, now: Time, see: impl FnOnce(&V) -> R) -> Option<R> {
+        self.peek_and_keep(key, now, |_| None, see)
+    }
+
+    /// Shows the value of a live entry, under the lock; `keep` may say when it expires from now on.
+    pub(crate) fn peek_and_keep<R>(
+        &self,
+        key: &Key<'_>,
+        now: Time,
+        keep: impl FnOnce(&V) -> Option<Time>,
+        see: impl FnOnce(&V) -> R,
+    ) -> Option<R> {
         let mut shard = self.home(key).read();
         let index = shard.find(key)?;
         if shard.is_expired(index, now) {
@@ -121,6 +148,10 @@ impl<V> Engine<V> {
             return None;
         }
         shard.count_use(index);
+        // The figure of the next expiry may be too early then, which only wakes the sweeper.
+        if let Some(until) = shard.stored(index).and_then(|stored| keep(&stored.value)) {
+            shard.postpone(index, until);
+        }
         shard.stored(index).map(|stored| see(&stored.value))
     }
 
@@ -141,7 +172,7 @@ impl<V> Engine<V> {
             return Insertion::TooLarge;
         }
         // Declared before the lock is taken, so that values go after it is released.
-        let mut discarded = Discarded::new(self.listener.as_ref());
+        let mut discarded = Discarded::new(&self.hook);
         let mut credit = Credit::none(&self.budget);
         let (mut shard, found) = loop {
             let mut shard = self.home(key).write();
@@ -159,7 +190,7 @@ impl<V> Engine<V> {
                 break (shard, found);
             };
             drop(shard);
-            self.room_elsewhere(key, needed, short, &mut credit, &mut discarded);
+            self.room_elsewhere(key, needed, short, now, &mut credit, &mut discarded);
         };
         if let Some(index) = found {
             credit.keep(Room::new(shard.cost(index), 0));
@@ -181,7 +212,7 @@ impl<V> Engine<V> {
         now: Time,
         condition: impl FnOnce(&V) -> bool,
     ) -> bool {
-        let mut discarded = Discarded::new(self.listener.as_ref());
+        let mut discarded = Discarded::new(&self.hook);
         let mut credit = Credit::none(&self.budget);
         let mut shard = self.home(key).write();
         let Some(index) = Self::live(&mut shard, key, now, &mut credit, &mut discarded) else {
@@ -198,24 +229,36 @@ impl<V> Engine<V> {
         true
     }
 
-    /// Puts what `change` makes of a value in its place, with another expiry; false if there is no
-    /// such entry or `change` makes nothing of it. The weight stays.
+    /// Removes every entry that was there when it began.
+    #[cfg(feature = "redis")]
+    pub(crate) fn clear(&self) {
+        for cell in &self.cells {
+            let mut discarded = Discarded::new(&self.hook);
+            let mut credit = Credit::none(&self.budget);
+            let mut shard = cell.write();
+            while let Some(taken) = shard.take_first() {
+                credit.keep(taken.room);
+                discarded.add(taken);
+            }
+        }
+    }
+
+    /// Puts what `change` makes of a value in its place, with the expiry that it says; false if
+    /// there is no such entry or `change` makes nothing of it. The weight stays.
     pub(crate) fn update(
         &self,
         key: &Key<'_>,
-        expiry: Option<Time>,
         now: Time,
-        change: impl FnOnce(&V) -> Option<V>,
+        change: impl FnOnce(&V) -> Option<(V, Option<Time>)>,
     ) -> bool {
-        let mut discarded = Discarded::new(self.listener.as_ref());
+        let mut discarded = Discarded::new(&self.hook);
         let mut credit = Credit::none(&self.budget);
         let mut shard = self.home(key).write();
         let Some(index) = Self::live(&mut shard, key, now, &mut credit, &mut discarded) else {
             return false;
         };
-        let Some(value) = shard.stored(index).and_then(|stored| change(&stored.value)) else {
-            return false;
-        };
+        let changed = shard.stored(index).and_then(|stored| change(&stored.value));
+        let Some((value, expiry)) = changed else { return false };
         shard.set_expiry(index, expiry);
         if let Some(old) = shard.swap(index, value) {
             discarded.silently(old);
@@ -256,7 +299,7 @@ impl<V> Engine<V> {
         let mut sweep = Sweep { freed: 0, next: None };
         for cell in &self.cells {
             while sweep.freed < limit && cell.next_expiry().is_some_and(|at| at <= now) {
-                let mut discarded = Discarded::new(self.listener.as_ref());
+                let mut discarded = Discarded::new(&self.hook);
                 let mut credit = Credit::none(&self.budget);
                 let mut shard = cell.write();
                 for _ in 0..SLICE.min(limit - sweep.freed) {
@@ -273,16 +316,21 @@ impl<V> Engine<V> {
         sweep
     }
 
-    /// How many entries are live.
-    pub(crate) fn len(&self, now: Time) -> u64 {
-        let live = |cell: &Cell<V>| {
-            if cell.next_expiry().is_none_or(|at| at > now) {
-                return cell.room().entries;
-            }
+    /// How many entries are here and how many went, each counted once: by the shard's lock, so
+    /// that one which is being freed right now is in one place.
+    pub(crate) fn census(&self, now: Time) -> Census {
+        let mut sum = Census::default();
+        for cell in &self.cells {
             let shard = cell.read();
-            shard.room().entries - shard.expired(now) as u64
-        };
-        self.cells.iter().map(live).sum()
+            let expired = shard.expired(now) as u64;
+            sum.expired += expired;
+            sum.live += shard.room().entries - expired;
+            sum.counts.inserted += shard.counts.inserted;
+            for (total, gone) in sum.counts.gone.iter_mut().zip(shard.counts.gone) {
+                *total += gone;
+            }
+        }
+        sum
     }
 
     /// How many bytes are taken, with what has expired and was not freed yet.
@@ -295,16 +343,9 @@ impl<V> Engine<V> {
         self.budget.max().bytes
     }
 
-    /// What happened so far. Takes no lock.
-    pub(crate) fn counts(&self) -> Counts {
-        let mut sum = Counts::default();
-        for counts in self.cells.iter().map(Cell::counts) {
-            sum.inserted += counts.inserted;
-            for (total, gone) in sum.gone.iter_mut().zip(counts.gone) {
-                *total += gone;
-            }
-        }
-        sum
+    /// How often a listener or a value's destructor panicked.
+    pub(crate) fn panics(&self) -> u64 {
+        self.hook.panics.load(Relaxed)
     }
 
     fn home_index(&self, key: &Key<'_>) -> usize {
@@ -374,6 +415,7 @@ impl<V> Engine<V> {
         key: &Key<'_>,
         needed: Room,
         short: Short,
+        now: Time,
         credit: &mut Credit<'_>,
         discarded: &mut Discarded<'_, V>,
     ) {
@@ -390,9 +432,12 @@ impl<V> Engine<V> {
             let home = self.home_index(key);
             let others = self.cells.iter().enumerate().filter(|(index, _)| *index != home);
             let fullest = others.map(|(_, cell)| cell).max_by_key(load);
-            let taken = fullest
-                .and_then(|cell| cell.write().evict(by, None))
-                .or_else(|| self.home(key).write().evict(by, None));
+            // What has expired goes first, and was not evicted.
+            let take = |cell: &Cell<V>| {
+                let mut shard = cell.write();
+                shard.take_expired(now).or_else(|| shard.evict(by, None))
+            };
+            let taken = fullest.and_then(take).or_else(|| take(self.home(key)));
             match taken {
                 Some(taken) => {
                     credit.keep(taken.room);
@@ -411,7 +456,7 @@ impl<V> Drop for Engine<V> {
         for cell in &self.cells {
             let slots = cell.write().take_all();
             for slot in slots {
-                contain(|| drop(slot));
+                self.hook.contain(|| drop(slot));
             }
         }
     }

@@ -41,6 +41,14 @@ impl Leases {
         shard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Ends the leases of all loads of all keys.
+    #[cfg(feature = "redis")]
+    pub(super) fn end_all(&self) {
+        for shard in &self.0 {
+            shard.lock().unwrap_or_else(PoisonError::into_inner).held.clear();
+        }
+    }
+
     /// The names of a namespace that match and have a lease.
     pub(super) fn matching(&self, namespace: &Namespace, glob: &Glob) -> Vec<String> {
         let mut names = Vec::new();

@@ -4,13 +4,34 @@
 //! show a password.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ::redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
 use ::redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion};
 
+use super::credentials::{self, Credentials, Source};
+use super::reply::Fault;
 use super::tls;
-use crate::error::{Error, ErrorKind};
+use crate::compression::{Compression, Packing};
+use crate::error::{BoxError, Error, ErrorKind};
+use crate::signature::{SignKey, SignKeys};
+
+/// The longest text that Redis keeps (`proto-max-bulk-len`, 512 MiB), less what is stored around a
+/// value.
+const MAX_VALUE_BYTES: usize = 511 << 20;
+
+/// The default of [`RedisConfig::lease`].
+const DEFAULT_LEASE: Duration = Duration::from_secs(3);
+
+/// The shortest lease: a third of it is enough for the server to answer.
+const MIN_LEASE: Duration = Duration::from_millis(100);
+
+/// The longest lease.
+const MAX_LEASE: Duration = Duration::from_secs(3600);
+
+/// The default of [`RedisConfig::max_value_bytes`].
+const DEFAULT_MAX_VALUE_BYTES: usize = 64 << 20;
 
 const SCHEMES: &str = "redis://, rediss://, redis+unix:// and unix://";
 
@@ -18,9 +39,13 @@ const SCHEMES: &str = "redis://, rediss://, redis+unix:// and unix://";
 #[derive(Clone)]
 pub struct RedisConfig {
     info: ConnectionInfo,
+    login: Source,
     connect_timeout: Duration,
     timeout: Duration,
     lease: Duration,
+    packing: Packing,
+    max_value_bytes: usize,
+    sign_keys: SignKeys,
 }
 
 impl RedisConfig {
@@ -30,7 +55,8 @@ impl RedisConfig {
     /// `redis://user:password@host:port/database`, the same with `rediss://` for TLS (feature
     /// `redis-tls`), and `redis+unix:///path` or `unix:///path` for a unix socket, where the query
     /// gives `db`, `user` and `pass`. User and password are percent-encoded. Default: port 6379,
-    /// database 0, no password.
+    /// database 0, no password. `?password_file=/run/secrets/redis` is
+    /// [`password_file`](Self::password_file).
     ///
     /// # Errors
     ///
@@ -53,10 +79,12 @@ impl RedisConfig {
             return Err(refused("a fragment (#…); certificates are always checked"));
         }
         let mut others = Vec::new();
+        let mut file = None;
         for (name, value) in url.query_pairs() {
             match &*name {
                 "db" if unix => check_database(&value)?,
                 "user" | "pass" if unix => {}
+                "password_file" => file = Some(PathBuf::from(&*value)),
                 "protocol" => return Err(refused("the parameter \"protocol\": it is always 3")),
                 _ => others.push((name.into_owned(), value.into_owned())),
             }
@@ -68,7 +96,8 @@ impl RedisConfig {
         let info = url
             .into_connection_info()
             .map_err(|_| refused("host, path, user or password are not valid"))?;
-        Ok((Self::new(info), others))
+        let config = Self::new(info);
+        Ok((if let Some(file) = file { config.password_file(file)? } else { config }, others))
     }
 
     fn new(info: ConnectionInfo) -> Self {
@@ -85,9 +114,13 @@ impl RedisConfig {
         let tcp = tcp.set_user_timeout(Duration::from_secs(5));
         Self {
             info: info.set_redis_settings(redis).set_tcp_settings(tcp),
+            login: Source::Url,
             connect_timeout: Duration::from_millis(500),
             timeout: Duration::from_millis(250),
-            lease: Duration::from_secs(30),
+            lease: DEFAULT_LEASE,
+            packing: Packing::default(),
+            max_value_bytes: DEFAULT_MAX_VALUE_BYTES,
+            sign_keys: SignKeys::default(),
         }
     }
 
@@ -106,12 +139,129 @@ impl RedisConfig {
         self
     }
 
-    /// How long a load may keep its key before another process may load it too. A load that takes
-    /// longer is not stored. Default: 30 s.
+    /// How long after a process that loads a key has died, or was stopped, another one may load it.
+    /// A load may take longer: its process renews the lease each third of this time. Default: 3 s.
+    /// Allowed: 100 ms to an hour.
     #[must_use]
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
         self
+    }
+
+    /// A file that holds the password of the URL's user, such as a mounted secret. It is read
+    /// anew for each login, so a password that is changed while the program runs is picked up: at
+    /// the next connection, or within a second after the server began to refuse the old one.
+    /// Default: the password of the URL.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] if it cannot be read now, is empty or is no text.
+    pub fn password_file(mut self, path: impl Into<PathBuf>) -> Result<Self, Error> {
+        let path = path.into();
+        credentials::check(&path)?;
+        self.login = Source::File(path);
+        Ok(self)
+    }
+
+    /// Asks the application for user and password before each login, for tokens that end and for
+    /// stores of secrets. It is asked within [`connect_timeout`](Self::connect_timeout); an error
+    /// counts as a server that cannot be reached. Default: what the URL says.
+    ///
+    /// ```
+    /// # use tachikoma_cache::store::redis::{Credentials, RedisConfig};
+    /// # async fn token() -> std::io::Result<String> { Ok("t".into()) }
+    /// # fn main() -> Result<(), tachikoma_cache::Error> {
+    /// let (config, _) = RedisConfig::from_url("redis://cache.internal/0")?;
+    /// let config = config.credentials(|| async {
+    ///     token().await.map(|token| Credentials::user("app", token))
+    /// });
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn credentials<F, Fut, E>(mut self, ask: F) -> Self
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Credentials, E>> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        self.login = Source::application(ask);
+        self
+    }
+
+    /// What to connect to and log in with now.
+    pub(super) async fn login(&self) -> Result<ConnectionInfo, Fault> {
+        let redis = self.login.login(&self.info).await?;
+        Ok(self.info.clone().set_redis_settings(redis))
+    }
+
+    /// How values are compressed. Default: [`Compression::None`]. What others compressed is read
+    /// all the same, if the build has the feature.
+    #[must_use]
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.packing.compression = compression;
+        self
+    }
+
+    /// Only values of more bytes are compressed. Default: 1 KiB.
+    #[must_use]
+    pub fn compress_above(mut self, bytes: usize) -> Self {
+        self.packing.above = bytes;
+        self
+    }
+
+    /// The most bytes that a value may have, before it is compressed and when it is inflated. A
+    /// larger one is [`TooLarge`](ErrorKind::TooLarge). Default: 64 MiB; at most 511 MiB, because
+    /// Redis keeps no longer text.
+    #[must_use]
+    pub fn max_value_bytes(mut self, bytes: usize) -> Self {
+        self.max_value_bytes = bytes;
+        self
+    }
+
+    /// Signs what is written with this key, and reads only what is signed. Default: nothing is
+    /// signed, and nothing is checked.
+    #[must_use]
+    pub fn sign_key(mut self, key: SignKey) -> Self {
+        self.sign_keys.sign_with(key);
+        self
+    }
+
+    /// Reads what is signed with this key, too. To rotate: every node accepts the new key, then
+    /// every node signs with it and accepts the old one, then the old one goes.
+    /// It needs a [`sign_key`](Self::sign_key) beside it.
+    #[must_use]
+    pub fn accept_key(mut self, key: SignKey) -> Self {
+        self.sign_keys.accept(key);
+        self
+    }
+
+    /// Says which setting is not allowed, before anything is connected.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        self.packing.compression.check()?;
+        self.sign_keys.check()?;
+        if !(1..=MAX_VALUE_BYTES).contains(&self.max_value_bytes) {
+            let bytes = self.max_value_bytes;
+            let detail = format!("max_value_bytes is {bytes}; allowed is 1 to {MAX_VALUE_BYTES}");
+            return Err(Error::new(ErrorKind::Config, detail));
+        }
+        if !(MIN_LEASE..=MAX_LEASE).contains(&self.lease) {
+            let detail = format!("lease is {:?}; allowed is 100 ms to an hour", self.lease);
+            return Err(Error::new(ErrorKind::Config, detail));
+        }
+        Ok(())
+    }
+
+    pub(super) fn packing(&self) -> Packing {
+        self.packing
+    }
+
+    pub(super) fn get_max_value_bytes(&self) -> usize {
+        self.max_value_bytes
+    }
+
+    pub(super) fn sign_keys(&self) -> &SignKeys {
+        &self.sign_keys
     }
 
     pub(super) fn get_connect_timeout(&self) -> Duration {
@@ -122,13 +272,9 @@ impl RedisConfig {
         self.timeout
     }
 
-    /// Whole milliseconds, at least one.
+    /// Whole milliseconds.
     pub(super) fn lease_millis(&self) -> u64 {
-        u64::try_from(self.lease.as_millis()).unwrap_or(u64::MAX).clamp(1, 86_400_000)
-    }
-
-    pub(super) fn info(&self) -> &ConnectionInfo {
-        &self.info
+        u64::try_from(self.lease.as_millis()).unwrap_or(u64::MAX)
     }
 }
 
@@ -151,9 +297,13 @@ impl fmt::Debug for RedisConfig {
             .field("database", &redis.db())
             .field("user", &redis.username())
             .field("password", &redis.password().map(|_| format_args!("***")))
+            .field("login", &self.login)
             .field("connect_timeout", &self.connect_timeout)
             .field("timeout", &self.timeout)
             .field("lease", &self.lease)
+            .field("packing", &self.packing)
+            .field("max_value_bytes", &self.max_value_bytes)
+            .field("signed", &self.sign_keys.are_needed())
             .finish()
     }
 }

@@ -4,6 +4,7 @@
 //! It decides only when: at once on a new connection, when something is left over, and every second
 //! until all is in. It is a part of the store's one background task.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ const RETRY_EVERY: Duration = Duration::from_secs(1);
 const BATCH_WITHIN: Duration = Duration::from_secs(2);
 
 /// How many errands wait at most. What is dropped is not missed: a lease ends by itself and a
-/// broken entry is met again.
+/// broken entry is met again; one that is to be kept may go early.
 const MAX_ERRANDS: usize = 10_000;
 
 /// How many groups a namespace remembers before its floor is raised instead.
@@ -43,12 +44,16 @@ pub(super) enum Errand {
     Release { lease: String, token: [u8; 16] },
     /// Remove an entry that cannot be read.
     Discard { entry: String },
+    /// Keep an entry for so many milliseconds from now, if that is longer than it would be kept.
+    Keep { entry: String, left: u64 },
 }
 
 /// The errands, shared.
 #[derive(Debug, Default)]
 pub(super) struct Errands {
     list: Mutex<Vec<Errand>>,
+    /// Whether the list has something, for those who would only look.
+    waiting: AtomicBool,
     wake: Notify,
 }
 
@@ -61,12 +66,28 @@ impl Errands {
                 return;
             }
             list.push(errand);
+            self.waiting.store(true, Ordering::Release);
         }
         self.wake.notify_one();
     }
 
+    /// The tokens of a lease that are given back and may not be with the server yet.
+    pub(super) fn given_back(&self, of: &str) -> Vec<[u8; 16]> {
+        if !self.waiting.load(Ordering::Acquire) {
+            return Vec::new();
+        }
+        let list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+        let token = |errand: &Errand| match errand {
+            Errand::Release { lease, token } if lease == of => Some(*token),
+            _ => None,
+        };
+        list.iter().filter_map(token).collect()
+    }
+
     fn take(&self) -> Vec<Errand> {
-        std::mem::take(&mut *self.list.lock().unwrap_or_else(PoisonError::into_inner))
+        let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+        self.waiting.store(false, Ordering::Release);
+        std::mem::take(&mut *list)
     }
 }
 
@@ -85,24 +106,23 @@ pub(super) async fn run(link: &Arc<Link>, book: &Book, errands: &Errands, connec
         let Ok(connection) = link.connection() else {
             continue;
         };
-        // Kept until the end, so that one that is refused for good does not hold up the others.
-        let mut failed = Vec::new();
-        while let Some(sending) = book.take() {
+        let (round, mut failed) = (book.round(), false);
+        while let Some(sending) = book.take(round) {
             let Some(claim) = sending.claim() else { break };
-            match deliver(link, &connection, claim).await {
-                Ok(()) => sending.confirm(),
-                Err(fault) => {
-                    link.errors.count(fault.kind);
-                    tracing::debug!(reason = fault.text(), "an invalidation is still pending");
-                    failed.push(sending);
-                    if fault.kind != ErrorKind::Rejected {
-                        break;
-                    }
+            let deadline = Deadline::after(BATCH_WITHIN);
+            if let Err(fault) = deliver(link, &connection, book, claim, deadline).await {
+                link.errors.count(fault.kind);
+                tracing::debug!(reason = fault.text(), "an invalidation is still pending");
+                failed = true;
+                // One that is refused for good does not hold up the others.
+                if fault.kind != ErrorKind::Rejected {
+                    break;
                 }
+            } else {
+                sending.confirm();
             }
         }
-        if !failed.is_empty() {
-            drop(failed);
+        if failed {
             // Without a pause it would only spin: what failed woke it.
             let _ = timeout(RETRY_EVERY, connected.notified()).await;
         }
@@ -117,6 +137,10 @@ async fn run_errands(link: &Link, connection: &Connection, errands: Vec<Errand>)
             Errand::Release { lease, token } => {
                 commands.add_command(scripts::RELEASE.by_text(&[lease], &[token]));
             }
+            Errand::Keep { entry, left } => {
+                commands
+                    .add_command(scripts::KEEP.by_text(&[entry], &[left.to_string().as_bytes()]));
+            }
             Errand::Discard { entry } => {
                 commands.cmd("UNLINK").arg(entry);
             }
@@ -130,26 +154,22 @@ async fn run_errands(link: &Link, connection: &Connection, errands: Vec<Errand>)
     }
 }
 
-/// Sends one pending invalidation.
-async fn deliver(link: &Link, connection: &Connection, claim: &Claim) -> Result<(), Fault> {
+/// Sends one pending invalidation; a pattern has `deadline` for each of its steps.
+pub(super) async fn deliver(
+    link: &Link,
+    connection: &Connection,
+    book: &Book,
+    claim: &Claim,
+    deadline: Deadline,
+) -> Result<(), Fault> {
     let space = &claim.namespace;
     match &claim.work {
-        Work::Keys(names) => {
-            let entries: Vec<_> = names.iter().map(|name| layout::entry_of(space, name)).collect();
-            let leases: Vec<_> = names.iter().map(|name| layout::lease_of(space, name)).collect();
-            let deadline = Deadline::after(BATCH_WITHIN);
-            unlink(link, connection, &leases, &entries, deadline).await
-        }
+        Work::Keys(names) => unlink(link, connection, space, names, deadline).await,
         Work::Groups(groups, how) => {
-            let deadline = Deadline::after(BATCH_WITHIN);
             invalidate(link, connection, space, groups, *how, deadline).await
         }
-        Work::Matching(glob) => {
-            if glob.is_match_all() {
-                raise_floor(link, connection, space).await?;
-            }
-            unlink_matching(link, connection, space, glob).await
-        }
+        Work::Floor => raise_floor(link, connection, space, deadline).await,
+        Work::Matching(glob) => sweep(link, connection, book, space, glob).await,
     }
 }
 
@@ -158,35 +178,43 @@ async fn deliver(link: &Link, connection: &Connection, claim: &Claim) -> Result<
 async fn unlink(
     link: &Link,
     connection: &Connection,
-    leases: &[String],
-    entries: &[String],
+    space: &Namespace,
+    names: &[String],
     deadline: Deadline,
 ) -> Result<(), Fault> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    let entries: Vec<_> = names.iter().map(|name| layout::entry_of(space, name)).collect();
+    let leases: Vec<_> = names.iter().map(|name| layout::lease_of(space, name)).collect();
     let mut commands = Pipeline::new();
-    commands.cmd("UNLINK").arg(leases);
-    commands.cmd("UNLINK").arg(entries);
+    commands.cmd("UNLINK").arg(&leases);
+    commands.cmd("UNLINK").arg(&entries);
     for answer in link.pipeline(connection, &commands, deadline).await? {
         reply::integer(answer).map_err(|fault| link.refused(connection, fault))?;
     }
     Ok(())
 }
 
-async fn unlink_matching(
+/// Removes the keys that match, but for those that were written since the pattern was entered.
+async fn sweep(
     link: &Link,
     connection: &Connection,
+    book: &Book,
     space: &Namespace,
     glob: &Glob,
 ) -> Result<(), Fault> {
+    link.whole()?;
     let mut cursor = 0;
     loop {
         let deadline = Deadline::after(BATCH_WITHIN);
         let (next, found) =
             scan(link, connection, space, cursor, glob, SCAN_COUNT, deadline).await?;
-        if !found.is_empty() {
-            let entries: Vec<_> = found.iter().map(|name| layout::entry_of(space, name)).collect();
-            let leases: Vec<_> = found.iter().map(|name| layout::lease_of(space, name)).collect();
-            unlink(link, connection, &leases, &entries, deadline).await?;
+        let sending = book.take_found(space, found);
+        if let Some(Claim { work: Work::Keys(names), .. }) = sending.claim() {
+            unlink(link, connection, space, names, deadline).await?;
         }
+        sending.confirm();
         if next == 0 {
             return Ok(());
         }
@@ -239,9 +267,14 @@ pub(super) async fn invalidate(
 }
 
 /// Invalidates every entry of the namespace that has groups.
-async fn raise_floor(link: &Link, connection: &Connection, space: &Namespace) -> Result<(), Fault> {
+async fn raise_floor(
+    link: &Link,
+    connection: &Connection,
+    space: &Namespace,
+    deadline: Deadline,
+) -> Result<(), Fault> {
     // No field may be kept, so all are forgotten and the floor is raised.
-    run_invalidate(link, connection, space, 0, &[], Deadline::after(BATCH_WITHIN)).await
+    run_invalidate(link, connection, space, 0, &[], deadline).await
 }
 
 async fn run_invalidate(

@@ -72,6 +72,15 @@ pub(super) fn parse<'a>(namespace: &Namespace, name: &'a [u8]) -> Option<Part<'a
     rest.strip_suffix('}').map(Part::Entry)
 }
 
+/// The same for a name of any namespace.
+pub(super) fn parse_any(name: &[u8]) -> Option<(Namespace, Part<'_>)> {
+    let colon = name.iter().position(|byte| *byte == b':')?;
+    let space = std::str::from_utf8(name.get(..colon)?).ok()?;
+    let space = Namespace::new(space).ok()?;
+    let part = parse(&space, name)?;
+    Some((space, part))
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
@@ -138,7 +147,9 @@ mod tests {
             prop_assert_eq!(parse(&space, lease.as_bytes()), Some(Part::Lease(&name)));
             // An entry whose key ends with "}:l" without its brace would be a lease.
             prop_assert_eq!(parse(&space, entry.as_bytes()), Some(Part::Entry(&name)));
-            prop_assert_ne!(entry, lease);
+            prop_assert_ne!(&entry, &lease);
+            let any = parse_any(entry.as_bytes());
+            prop_assert_eq!(any, Some((space, Part::Entry(name.as_str()))));
         }
 
         #[test]

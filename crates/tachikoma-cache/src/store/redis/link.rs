@@ -1,7 +1,7 @@
 //! The connection that operations share, and when it is not used.
 //!
-//! Decides from the outcome of each call whether the connection is still trusted: after
-//! [`TRIPS_AFTER`] failures in a row, or when it is lost, it is withdrawn, and calls fail at once
+//! Decides from the outcome of each call whether the connection is still trusted: when the
+//! [`breaker`](super::breaker) opens, or when it is lost, it is withdrawn, and calls fail at once
 //! until [`manager`](super::manager) publishes another. It never connects and never retries a call.
 //!
 //! # Cancel safety
@@ -9,25 +9,29 @@
 //! A call that is dropped leaves the connection as it was: the client keeps its place in the order
 //! of answers and throws the answer away.
 
-use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{Cmd, Pipeline, RedisResult, Script, Value};
-use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
+use super::breaker::Breaker;
 use super::config::RedisConfig;
 use super::reply::{self, Fault, Then};
-use crate::clock::{Clock, Deadline, Stopwatch, Time};
+use super::tracking::Tracking;
+use crate::clock::{Clock, Deadline, Stopwatch, Time, has_timers};
 use crate::envelope::Offset;
 use crate::error::ErrorKind;
 use crate::stats::ErrorCounters;
 use crate::store::Health;
 
-/// So many calls in a row must fail before the connection is withdrawn.
-const TRIPS_AFTER: u32 = 5;
+/// Why a server that answers cannot do everything.
+pub(super) const LOADING: &str = "it is loading its data";
+pub(super) const REPLICA: &str = "it is a read-only replica; name the primary";
+pub(super) const CLUSTER: &str =
+    "it is part of a cluster, which is not supported; name a server of its own";
 
 /// One logged-in connection.
 #[derive(Debug)]
@@ -37,6 +41,10 @@ pub(super) struct Connection {
     pub(super) number: u64,
     incarnation: AtomicU64,
     offset: AtomicI64,
+    breaker: Breaker,
+    tripped: AtomicBool,
+    /// Since when the server tells of changes on it, when it was published.
+    pub(super) tracked: Option<Time>,
 }
 
 impl Connection {
@@ -45,12 +53,16 @@ impl Connection {
         number: u64,
         incarnation: u64,
         offset: Offset,
+        tracked: Option<Time>,
     ) -> Self {
         Self {
             client,
             number,
             incarnation: AtomicU64::new(incarnation),
             offset: AtomicI64::new(offset.0),
+            breaker: Breaker::default(),
+            tripped: AtomicBool::new(false),
+            tracked,
         }
     }
 
@@ -62,6 +74,11 @@ impl Connection {
 
     pub(super) fn offset(&self) -> Offset {
         Offset(self.offset.load(Ordering::Relaxed))
+    }
+
+    /// Whether it was open and did not answer.
+    pub(super) fn has_tripped(&self) -> bool {
+        self.tripped.load(Ordering::Relaxed)
     }
 
     pub(super) fn update(&self, incarnation: u64, offset: Offset) {
@@ -89,25 +106,26 @@ pub(super) struct Link {
     pub(super) config: RedisConfig,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) errors: ErrorCounters,
-    /// Wakes the manager: the connection was withdrawn.
-    pub(super) withdrawn: Notify,
+    /// Wakes the manager: the connection was withdrawn, or the server is not what it was.
+    pub(super) attention: Notify,
+    /// Who hears of changes.
+    pub(super) tracking: Tracking,
     state: RwLock<State>,
-    failures: AtomicU32,
     /// What the heartbeat saw while the connection itself is good.
     limited: RwLock<Option<(Time, &'static str)>>,
 }
 
 impl Link {
-    pub(super) fn new(config: RedisConfig, clock: Arc<dyn Clock>) -> Self {
+    pub(super) fn new(config: RedisConfig, clock: Arc<dyn Clock>, tracking: Tracking) -> Self {
         let fault = Fault::new(ErrorKind::Unavailable, Then::Drop, "not connected yet");
         let since = clock.now();
         Self {
             config,
             clock,
             errors: ErrorCounters::default(),
-            withdrawn: Notify::new(),
+            attention: Notify::new(),
+            tracking,
             state: RwLock::new(State::Down { since, fault }),
-            failures: AtomicU32::new(0),
             limited: RwLock::new(None),
         }
     }
@@ -147,14 +165,45 @@ impl Link {
         let mut limited = self.limited.write().unwrap_or_else(PoisonError::into_inner);
         *limited = match (*limited, reason) {
             (_, None) => None,
-            (Some(before), Some(_)) => Some(before),
+            (Some((since, _)), Some(reason)) => Some((since, reason)),
             (None, Some(reason)) => Some((self.clock.now(), reason)),
         };
     }
 
+    /// Whether what this server has is all there is: a removal by pattern could otherwise find
+    /// nothing here and leave keys elsewhere.
+    pub(super) fn whole(&self) -> Result<(), Fault> {
+        match *self.limited.read().unwrap_or_else(PoisonError::into_inner) {
+            Some((_, reason)) if reason != LOADING => {
+                Err(Fault::new(ErrorKind::Rejected, Then::Keep, reason))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn is_limited(&self) -> bool {
+        self.limited.read().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     pub(super) fn publish(&self, connection: Arc<Connection>) {
-        self.failures.store(0, Ordering::Relaxed);
+        let (number, tracked) = (connection.number, connection.tracked);
+        self.tracking.lost();
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = State::Up(connection);
+        // What was read before was read on another connection, and so was what still waits for its
+        // answer. From here on everybody reads on this one, which is armed already.
+        self.tracking.forget();
+        if let Some(at) = tracked {
+            self.confirmed(number, at);
+        }
+    }
+
+    /// A heartbeat that was sent at this time on this connection was answered.
+    pub(super) fn confirmed(&self, number: u64, at: Time) {
+        // Under the lock, so that the connection is not lost in between.
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        if matches!(&*state, State::Up(connection) if connection.number == number) {
+            self.tracking.confirmed(at);
+        }
     }
 
     /// Says why there is no connection; the time since when stays that of the first reason.
@@ -166,11 +215,13 @@ impl Link {
             State::Ended { .. } => return,
         };
         *state = State::Down { since, fault };
+        self.tracking.lost();
     }
 
     pub(super) fn end(&self) {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         *state = State::Ended { since: self.clock.now() };
+        self.tracking.lost();
     }
 
     /// Takes this connection away from callers, unless another has replaced it already.
@@ -178,8 +229,9 @@ impl Link {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         if matches!(&*state, State::Up(connection) if connection.number == number) {
             *state = State::Down { since: self.clock.now(), fault };
+            self.tracking.lost();
             drop(state);
-            self.withdrawn.notify_one();
+            self.attention.notify_one();
         }
     }
 
@@ -257,8 +309,12 @@ impl Link {
 
     /// Acts on what the server refused, and hands it on.
     pub(super) fn refused(&self, connection: &Connection, fault: Fault) -> Fault {
-        if fault.then != Then::Keep {
-            self.withdraw(connection.number, fault.clone());
+        match fault.then {
+            Then::Keep => {}
+            // Known already, it is looked after by itself.
+            Then::Look if self.is_limited() => {}
+            Then::Look => self.attention.notify_one(),
+            Then::Reconnect | Then::Drop => self.withdraw(connection.number, fault.clone()),
         }
         fault
     }
@@ -274,12 +330,13 @@ impl Link {
             return Err(timed_out());
         }
         // Without one there is no timer, and a call without an end is worse than none.
-        if Handle::try_current().is_err() {
-            return Err(Fault::new(ErrorKind::Unavailable, Then::Keep, "there is no runtime"));
+        if !has_timers() {
+            let reason = "the call was not made within a Tokio runtime whose time is enabled";
+            return Err(Fault::new(ErrorKind::Unavailable, Then::Keep, reason));
         }
         match tokio::time::timeout(budget, call).await {
             Ok(Ok(answer)) => {
-                self.failures.store(0, Ordering::Relaxed);
+                connection.breaker.answered();
                 Ok(answer)
             }
             Ok(Err(error)) => {
@@ -298,14 +355,19 @@ impl Link {
         if budget < self.config.get_timeout() / 4 {
             return;
         }
-        if self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= TRIPS_AFTER {
-            let fault = Fault::new(ErrorKind::Unavailable, Then::Drop, "it does not answer");
+        if connection.breaker.timed_out() {
+            connection.tripped.store(true, Ordering::Relaxed);
+            let fault = Fault::new(
+                ErrorKind::Unavailable,
+                Then::Drop,
+                "it accepts connections and does not answer",
+            );
             self.withdraw(connection.number, fault);
         }
     }
 }
 
-fn timed_out() -> Fault {
+pub(super) fn timed_out() -> Fault {
     Fault::new(ErrorKind::TimedOut, Then::Keep, "no answer in time")
 }
 
@@ -353,5 +415,28 @@ impl LogLimit {
             self.0 = Some(Stopwatch::start());
         }
         allowed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::TestClock;
+
+    #[test]
+    fn a_limit_keeps_its_beginning_and_says_what_it_is_now() {
+        let clock = TestClock::new();
+        let config = RedisConfig::from_url("redis://h/0").unwrap().0;
+        let link = Link::new(config, Arc::new(clock.clone()), Tracking::default());
+        assert!(link.whole().is_ok());
+        let since = clock.now();
+        link.set_limited(Some(LOADING));
+        assert!(link.whole().is_ok(), "it says itself that it is loading");
+        clock.advance(Duration::from_secs(5));
+        link.set_limited(Some(REPLICA));
+        assert_eq!(*link.limited.read().unwrap(), Some((since, REPLICA)));
+        assert!(link.whole().is_err());
+        link.set_limited(None);
+        assert!(link.whole().is_ok());
     }
 }

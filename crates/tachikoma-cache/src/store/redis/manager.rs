@@ -2,7 +2,9 @@
 //!
 //! Decides when to try again: at once after a loss, then after 50 ms, doubling to 1 s, each with
 //! jitter; once a second if the server refuses the login. A connection is published only when it
-//! has answered. It runs as a part of the store's one background task and never serves a call.
+//! has answered: while the breaker is open, its attempts are the probe. On a replica it goes on
+//! reading and looks once a second whether the address leads to a primary by now. It runs as a part
+//! of the store's one background task and never serves a call.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -14,14 +16,27 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::link::{Connection, Link, LogLimit};
+use super::link::{CLUSTER, Connection, LOADING, Link, LogLimit, REPLICA};
 use super::reply::{self, Fault, Then};
-use crate::clock::{Clock, Stopwatch, Time};
+use super::tracking;
+use crate::clock::{Clock, Stopwatch, Time, real_sleep};
 use crate::envelope::Offset;
 use crate::error::ErrorKind;
 
 const HEARTBEAT_EVERY: Duration = Duration::from_millis(500);
 const REFUSED_EVERY: Duration = Duration::from_secs(1);
+
+/// How often a primary is looked for while there is only a replica.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// The least time between two heartbeats, whoever asks for one.
+const LEAST_PAUSE: Duration = Duration::from_millis(50);
+
+/// A connection that lived so long was good: its successor is opened at once.
+const GOOD_LIFE: Duration = Duration::from_secs(1);
+
+/// The same for one that then did not answer: what answers a login only is not good.
+const GOOD_LIFE_BEFORE_SILENCE: Duration = Duration::from_secs(10);
 
 /// How many commands may wait to be written to the connection.
 const PIPELINE_BUFFER: usize = 1024;
@@ -37,20 +52,25 @@ pub(super) async fn run(
         backoff: Backoff::default(),
         log: LogLimit::default(),
         replaced: Vec::new(),
+        untracked: false,
     };
     let mut first = Some(first);
     loop {
-        let result = manager.connect().await;
-        let outcome = result.as_ref().map(|_| ()).map_err(Clone::clone);
-        match result {
+        match manager.connect().await {
             Ok(connection) => {
-                link.publish(Arc::clone(&connection));
-                manager.say_connected();
-                connected.notify_one();
-                report(&mut first, outcome);
-                let lived = Stopwatch::start();
-                manager.watch(&connection).await;
-                if lived.elapsed() >= Duration::from_secs(1) {
+                let mut next = Some(connection);
+                let (mut lived, mut tripped) = (Stopwatch::start(), false);
+                while let Some(connection) = next {
+                    link.publish(Arc::clone(&connection));
+                    manager.say_connected();
+                    connected.notify_one();
+                    report(&mut first, Ok(()));
+                    lived = Stopwatch::start();
+                    next = manager.watch(&connection).await;
+                    tripped = connection.has_tripped();
+                }
+                let good = if tripped { GOOD_LIFE_BEFORE_SILENCE } else { GOOD_LIFE };
+                if lived.elapsed() >= good {
                     manager.backoff = Backoff::default();
                     continue;
                 }
@@ -60,14 +80,14 @@ pub(super) async fn run(
                 link.set_down(fault.clone());
                 manager.say_down(&fault);
                 let refused = fault.kind == ErrorKind::Rejected;
-                report(&mut first, outcome);
+                report(&mut first, Err(fault));
                 if refused {
-                    pause(REFUSED_EVERY).await;
+                    real_sleep(REFUSED_EVERY).await;
                     continue;
                 }
             }
         }
-        pause(manager.backoff.next()).await;
+        real_sleep(manager.backoff.next()).await;
     }
 }
 
@@ -88,39 +108,44 @@ struct Manager<'a> {
     /// Connections that were given up. What was written to them could still run after what a new
     /// one sends, so the server is told to end them first.
     replaced: Vec<(String, i64)>,
+    /// Whether it was said that the server does not tell of changes.
+    untracked: bool,
 }
 
 impl Manager<'_> {
     async fn connect(&mut self) -> Result<Arc<Connection>, Fault> {
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let within = self.link.config.get_connect_timeout();
         let login = async {
-            let client = Client::open(self.link.config.info().clone())
-                .map_err(|error| Fault::of_client(&error))?;
-            let config = AsyncConnectionConfig::new()
-                .set_connection_timeout(None)
-                .set_response_timeout(None)
-                .set_pipeline_buffer_size(PIPELINE_BUFFER)
-                .set_push_sender(on_loss(self.link, number));
-            let mut client = client
-                .get_multiplexed_async_connection_with_config(&config)
-                .await
-                .map_err(|error| Fault::of_client(&error))?;
-            let probe = probe(&mut client, &*self.link.clock, true).await?;
-            self.end_replaced(&mut client, &probe.run_id).await;
-            Ok((client, probe))
+            let opened = open(self.link).await?;
+            Ok(self.adopt(opened).await)
         };
-        let (client, probe) = timeout(within, login).await.map_err(|_| {
-            let text = format!("no connection within {} ms", within.as_millis());
-            Fault::new(ErrorKind::Unavailable, Then::Drop, text)
-        })??;
+        timeout(within, login).await.map_err(|_| too_slow(within))?
+    }
+
+    /// Another connection to where the address leads by now, unless that is limited too.
+    async fn look_for_primary(&mut self) -> Option<Arc<Connection>> {
+        let within = self.link.config.get_connect_timeout();
+        let login = async {
+            let opened = open(self.link).await.ok()?;
+            if opened.probe.limited.is_some() {
+                return None;
+            }
+            Some(self.adopt(opened).await)
+        };
+        timeout(within, login).await.ok().flatten()
+    }
+
+    /// Makes a connection ours; all earlier ones end.
+    async fn adopt(&mut self, opened: Opened) -> Arc<Connection> {
+        let Opened { mut client, number, probe, tracked } = opened;
+        self.end_replaced(&mut client, &probe.run_id).await;
         self.link.set_limited(probe.limited);
         let Probe { run_id, incarnation, offset, id, .. } = probe;
         if let Some(id) = id {
             self.replaced.push((run_id, id));
         }
-        Ok(Arc::new(Connection::new(client, number, incarnation, offset.at)))
+        let tracked = self.say_tracked(tracked);
+        Arc::new(Connection::new(client, number, incarnation, offset.at, tracked))
     }
 
     /// Ends this program's earlier connections on the server. A command that was given up as timed
@@ -141,27 +166,73 @@ impl Manager<'_> {
         }
     }
 
-    /// Sends heartbeats until the connection is not the published one any more.
-    async fn watch(&mut self, connection: &Connection) {
+    /// Sends heartbeats until the connection is not the published one any more, or there is a
+    /// better one.
+    async fn watch(&mut self, connection: &Connection) -> Option<Arc<Connection>> {
         let within = self.link.config.get_connect_timeout();
+        let mut looked: Option<Stopwatch> = None;
+        let every = self.link.tracking.pause(HEARTBEAT_EVERY);
+        let tracked = connection.tracked.is_some();
         loop {
-            // An error: the time passed and nobody withdrew the connection.
-            let _ = timeout(HEARTBEAT_EVERY, self.link.withdrawn.notified()).await;
+            let waited = Stopwatch::start();
+            // An error: the time passed and nobody wanted anything.
+            let _ = timeout(every, self.link.attention.notified()).await;
+            if self.link.is_current(connection.number) && waited.elapsed() < LEAST_PAUSE {
+                let _ = timeout(LEAST_PAUSE, self.link.attention.notified()).await;
+            }
             if !self.link.is_current(connection.number) {
-                return;
+                return None;
             }
             let mut client = connection.client.clone();
-            let beat = timeout(within, probe(&mut client, &*self.link.clock, false)).await;
+            let asked = if tracked { Ask::AndTracking } else { Ask::Usual };
+            let beat = timeout(within, probe(&mut client, &*self.link.clock, asked)).await;
             match beat {
                 Ok(Ok(probe)) => {
+                    let is_other = connection.incarnation() != probe.incarnation;
                     connection.update(probe.incarnation, probe.offset.after(connection.offset()));
+                    if is_other {
+                        // What was fresh is stale now, and nobody pushes that.
+                        self.link.tracking.forget();
+                    }
+                    if tracked && !probe.tracks {
+                        // Nobody but this connection can switch it off; begin anew with another.
+                        let text = "it does not tell of changes any more";
+                        let fault = Fault::new(ErrorKind::Unavailable, Then::Drop, text);
+                        self.give_up(connection, &fault);
+                        continue;
+                    }
+                    if tracked {
+                        self.link.confirmed(connection.number, probe.asked);
+                    }
                     self.link.set_limited(probe.limited);
+                    let replica = probe.limited == Some(REPLICA);
+                    if replica && looked.is_none_or(|last| last.elapsed() >= LOOK_EVERY) {
+                        looked = Some(Stopwatch::start());
+                        if let Some(primary) = self.look_for_primary().await {
+                            return Some(primary);
+                        }
+                    }
                 }
                 Ok(Err(fault)) => self.give_up(connection, &fault),
                 Err(_) => {
                     let text = "it does not answer heartbeats";
                     self.give_up(connection, &Fault::new(ErrorKind::TimedOut, Then::Drop, text));
                 }
+            }
+        }
+    }
+
+    /// Says once why the server does not tell of changes, if it was asked to.
+    fn say_tracked(&mut self, tracked: Result<Time, String>) -> Option<Time> {
+        match tracked {
+            Ok(at) => Some(at),
+            Err(reason) => {
+                if self.link.tracking.is_wanted() && !self.untracked {
+                    self.untracked = true;
+                    let server = &self.link.config;
+                    tracing::warn!(%server, reason, "no memory tier: Redis tells of no changes");
+                }
+                None
             }
         }
     }
@@ -187,24 +258,63 @@ impl Manager<'_> {
     }
 }
 
-/// Withdraws connection `number` when the client finds that it is lost.
-fn on_loss(link: &Arc<Link>, number: u64) -> impl Fn(PushInfo) -> Result<(), ()> + use<> {
+/// A connection that is logged in and has answered.
+struct Opened {
+    client: MultiplexedConnection,
+    number: u64,
+    probe: Probe,
+    /// Since when it tells of changes, or why it does not.
+    tracked: Result<Time, String>,
+}
+
+async fn open(link: &Arc<Link>) -> Result<Opened, Fault> {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let info = link.config.login().await?;
+    let client = Client::open(info).map_err(|error| Fault::of_client(&error))?;
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(None)
+        .set_response_timeout(None)
+        .set_pipeline_buffer_size(PIPELINE_BUFFER)
+        .set_push_sender(on_push(link, number));
+    let mut client = client
+        .get_multiplexed_async_connection_with_config(&config)
+        .await
+        .map_err(|error| Fault::of_client(&error))?;
+    let probe = probe(&mut client, &*link.clock, Ask::WhoIAm).await?;
+    let tracked = if !link.tracking.is_wanted() {
+        Err(String::new())
+    } else if probe.may_track {
+        tracking::arm(&mut client, &*link.clock).await?
+    } else {
+        Err("the server is older than Redis 7".to_owned())
+    };
+    Ok(Opened { client, number, probe, tracked })
+}
+
+fn too_slow(within: Duration) -> Fault {
+    let text = format!("no connection within {} ms", within.as_millis());
+    Fault::new(ErrorKind::Unavailable, Then::Drop, text)
+}
+
+/// Withdraws connection `number` when the client finds that it is lost, and hands on what the
+/// server tells of changes.
+fn on_push(link: &Arc<Link>, number: u64) -> impl Fn(PushInfo) -> Result<(), ()> + use<> {
     // Weak: the link owns the connection, which owns this.
     let link: Weak<Link> = Arc::downgrade(link);
     move |push| {
-        if push.kind == PushKind::Disconnection
-            && let Some(link) = link.upgrade()
-        {
-            let text = "the connection is lost";
-            link.withdraw(number, Fault::new(ErrorKind::Unavailable, Then::Drop, text));
+        let Some(link) = link.upgrade() else { return Ok(()) };
+        match push.kind {
+            PushKind::Disconnection => {
+                let text = "the connection is lost";
+                link.withdraw(number, Fault::new(ErrorKind::Unavailable, Then::Drop, text));
+            }
+            // Also those of a connection that is not the published one: they cost an entry at most.
+            PushKind::Invalidate => link.tracking.told(&push.data),
+            _ => {}
         }
         Ok(())
     }
-}
-
-/// Real time: a test clock cannot hurry a server.
-async fn pause(duration: Duration) {
-    let _ = timeout(duration, std::future::pending::<()>()).await;
 }
 
 /// What a server says of itself.
@@ -214,21 +324,41 @@ struct Probe {
     offset: Measured,
     id: Option<i64>,
     limited: Option<&'static str>,
+    /// When it was asked.
+    asked: Time,
+    /// Whether it may be asked to tell of changes.
+    may_track: bool,
+    /// Whether it said that it does.
+    tracks: bool,
+}
+
+/// What a server is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ask {
+    Usual,
+    /// Also which client this is: on a new connection.
+    WhoIAm,
+    /// Also whether it still tells of changes.
+    AndTracking,
 }
 
 async fn probe(
     client: &mut MultiplexedConnection,
     clock: &dyn Clock,
-    is_new: bool,
+    ask: Ask,
 ) -> Result<Probe, Fault> {
     let mut commands = Pipeline::new();
-    for section in ["server", "replication", "persistence"] {
+    for section in ["server", "replication", "persistence", "cluster"] {
         commands.cmd("INFO").arg(section);
     }
     commands.cmd("TIME");
-    if is_new {
-        commands.cmd("CLIENT").arg("ID");
-        commands.cmd("CLIENT").arg("SETNAME").arg("tachikoma");
+    match ask {
+        Ask::Usual => {}
+        Ask::WhoIAm => {
+            commands.cmd("CLIENT").arg("ID");
+            commands.cmd("CLIENT").arg("SETNAME").arg("tachikoma");
+        }
+        Ask::AndTracking => tracking::add_watch(&mut commands),
     }
     let before = clock.now();
     let answers = client
@@ -238,14 +368,15 @@ async fn probe(
     let after = clock.now();
     let mut answers = answers.into_iter();
     let mut next = || answers.next().unwrap_or_default();
-    let info: String = [next(), next(), next()]
+    let info: String = [next(), next(), next(), next()]
         .into_iter()
         .map(reply::text)
         .collect::<Result<Vec<_>, _>>()?
         .concat();
     let offset = Measured::new(before, after, server_time(next())?, clock.is_real());
     // Not every user may ask for it.
-    let id = if is_new { reply::integer(next()).ok() } else { None };
+    let id = if ask == Ask::WhoIAm { reply::integer(next()).ok() } else { None };
+    let tracks = ask == Ask::AndTracking && tracking::is_on(next());
     let field = |name: &str| {
         info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
     };
@@ -255,13 +386,15 @@ async fn probe(
         let text = "INFO names no run_id, so a restart could not be noticed";
         return Err(Fault::new(ErrorKind::Rejected, Then::Drop, text));
     }
-    let limited = match (field("loading"), field("role")) {
-        (Some("1"), _) => Some("it is loading its data"),
-        (_, Some("slave")) => Some("it is a read-only replica"),
+    let limited = match (field("loading"), field("role"), field("cluster_enabled")) {
+        (Some("1"), ..) => Some(LOADING),
+        (_, Some("slave"), _) => Some(REPLICA),
+        (.., Some("1")) => Some(CLUSTER),
         _ => None,
     };
     let incarnation = xxh3_64(format!("{run_id} {replication}").as_bytes());
-    Ok(Probe { run_id, incarnation, offset, id, limited })
+    let may_track = tracking::is_supported(field("redis_version").unwrap_or_default());
+    Ok(Probe { run_id, incarnation, offset, id, limited, asked: before, may_track, tracks })
 }
 
 /// The milliseconds of `TIME`: seconds and microseconds.

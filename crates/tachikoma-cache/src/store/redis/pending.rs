@@ -1,252 +1,44 @@
 //! Invalidations that Redis has not confirmed yet.
 //!
-//! Decides what has to be sent again and what this process must not show meanwhile. [`Pending`] is
-//! pure; [`Book`] puts a lock around it. Each invalidation is entered before it is sent and taken
-//! out when Redis has confirmed it, so a caller that goes away loses nothing.
+//! Decides what has to be sent again, in which order with later writes, and what this process must
+//! not show meanwhile. The [`list`] is pure; [`Book`] puts a lock around it. Each invalidation is
+//! entered before it is sent and taken out when Redis has confirmed it, so a caller that goes away
+//! loses nothing.
+//!
+//! A write of a key does what its pending removal would do, so it ends it, and a pattern that was
+//! entered before the write spares the key from then on. A write that begins while the removal is
+//! just being sent again waits for the answer: sent side by side, the removal could come last and
+//! take the new value.
 //!
 //! The list is bounded. When a namespace has too much in it, everything of that namespace becomes
 //! pending instead: more than was asked for, never less.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+mod list;
+
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
-use crate::glob::Glob;
+use crate::clock::{Deadline, has_timers};
 use crate::invalidation::{Group, How};
 use crate::key::Namespace;
-
-/// How many keys, groups and patterns may be pending in all.
-pub(super) const MAX_PENDING: usize = 100_000;
-
-/// How many patterns of one namespace: each is tried on every key that is read.
-const MAX_GLOBS: usize = 64;
-
-/// How much is sent again at once.
-const BATCH: usize = 500;
-
-/// What one call invalidates, in one namespace.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Work {
-    Keys(Vec<String>),
-    Groups(Vec<Group>, How),
-    /// The keys that match, then the counters of all groups if the whole namespace goes.
-    Matching(Glob),
-}
-
-/// The right to take something out of the list: that which was entered with it and not since.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Claim {
-    pub(super) namespace: Namespace,
-    pub(super) work: Work,
-    ticket: u64,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Item {
-    ticket: u64,
-    /// Somebody is sending it and will say how that went.
-    in_flight: bool,
-}
-
-impl Item {
-    /// Whoever sent it with this ticket does so no more.
-    fn free(&mut self, ticket: u64) {
-        self.in_flight &= self.ticket != ticket;
-    }
-}
-
-#[derive(Debug, Default)]
-struct Waiting {
-    keys: HashMap<String, Item>,
-    groups: HashMap<Group, (How, Item)>,
-    globs: Vec<(Glob, Item)>,
-}
-
-impl Waiting {
-    fn len(&self) -> usize {
-        self.keys.len() + self.groups.len() + self.globs.len()
-    }
-}
-
-/// The list.
-#[derive(Debug)]
-pub(super) struct Pending {
-    namespaces: HashMap<Namespace, Waiting>,
-    tickets: u64,
-    limit: usize,
-    everything: Option<Glob>,
-}
-
-impl Pending {
-    fn new(limit: usize) -> Self {
-        // `*` is always a valid pattern; without it a full list would only stop growing.
-        Self { namespaces: HashMap::new(), tickets: 0, limit, everything: Glob::new("*").ok() }
-    }
-
-    fn len(&self) -> usize {
-        self.namespaces.values().map(Waiting::len).sum()
-    }
-
-    /// Enters `work` as being sent by the caller.
-    fn enter(&mut self, namespace: &Namespace, work: Work) -> Claim {
-        self.tickets += 1;
-        let ticket = self.tickets;
-        let item = Item { ticket, in_flight: true };
-        let waiting = self.namespaces.entry(namespace.clone()).or_default();
-        match &work {
-            Work::Keys(names) => {
-                waiting.keys.extend(names.iter().map(|name| (name.clone(), item)));
-            }
-            Work::Groups(groups, how) => {
-                for group in groups {
-                    let hard = matches!(waiting.groups.get(group), Some((How::Hard, _)));
-                    let how = if hard { How::Hard } else { *how };
-                    waiting.groups.insert(group.clone(), (how, item));
-                }
-            }
-            Work::Matching(glob) => {
-                waiting.globs.retain(|(known, _)| known != glob);
-                waiting.globs.push((glob.clone(), item));
-            }
-        }
-        let crowded = waiting.globs.len() > MAX_GLOBS;
-        if crowded || self.len() > self.limit {
-            self.give_up_details(namespace);
-        }
-        Claim { namespace: namespace.clone(), work, ticket }
-    }
-
-    fn give_up_details(&mut self, namespace: &Namespace) {
-        let (Some(everything), Some(waiting)) =
-            (self.everything.clone(), self.namespaces.get_mut(namespace))
-        else {
-            return;
-        };
-        let item = Item { ticket: self.tickets, in_flight: false };
-        *waiting = Waiting { globs: vec![(everything, item)], ..Waiting::default() };
-    }
-
-    /// Takes out what `claim` was given for, where nothing newer was entered since.
-    fn confirm(&mut self, claim: &Claim) {
-        let Some(waiting) = self.namespaces.get_mut(&claim.namespace) else {
-            return;
-        };
-        let same = |item: &Item| item.ticket == claim.ticket;
-        match &claim.work {
-            Work::Keys(names) => {
-                for name in names {
-                    if waiting.keys.get(name).is_some_and(same) {
-                        waiting.keys.remove(name);
-                    }
-                }
-            }
-            Work::Groups(groups, _) => {
-                for group in groups {
-                    if waiting.groups.get(group).is_some_and(|(_, item)| same(item)) {
-                        waiting.groups.remove(group);
-                    }
-                }
-            }
-            Work::Matching(glob) => waiting.globs.retain(|(g, item)| g != glob || !same(item)),
-        }
-        if waiting.len() == 0 {
-            self.namespaces.remove(&claim.namespace);
-        }
-    }
-
-    /// Leaves what `claim` was given for to whoever sends it next.
-    fn release(&mut self, claim: &Claim) {
-        let Some(waiting) = self.namespaces.get_mut(&claim.namespace) else {
-            return;
-        };
-        match &claim.work {
-            Work::Keys(names) => {
-                for name in names {
-                    if let Some(item) = waiting.keys.get_mut(name) {
-                        item.free(claim.ticket);
-                    }
-                }
-            }
-            Work::Groups(groups, _) => {
-                for group in groups {
-                    if let Some((_, item)) = waiting.groups.get_mut(group) {
-                        item.free(claim.ticket);
-                    }
-                }
-            }
-            Work::Matching(glob) => {
-                for (_, item) in waiting.globs.iter_mut().filter(|(known, _)| known == glob) {
-                    item.free(claim.ticket);
-                }
-            }
-        }
-    }
-
-    /// Something that nobody is sending, to be sent by the caller.
-    fn take(&mut self) -> Option<Claim> {
-        self.tickets += 1;
-        let ticket = self.tickets;
-        let mine = Item { ticket, in_flight: true };
-        for (namespace, waiting) in &mut self.namespaces {
-            let mut names = Vec::new();
-            for (name, item) in waiting.keys.iter_mut().filter(|(_, item)| !item.in_flight) {
-                *item = mine;
-                names.push(name.clone());
-                if names.len() == BATCH {
-                    break;
-                }
-            }
-            if !names.is_empty() {
-                return Some(Claim {
-                    namespace: namespace.clone(),
-                    work: Work::Keys(names),
-                    ticket,
-                });
-            }
-            for wanted in [How::Hard, How::Soft] {
-                let mut groups = Vec::new();
-                for (group, (how, item)) in &mut waiting.groups {
-                    if *how == wanted && !item.in_flight && groups.len() < BATCH {
-                        *item = mine;
-                        groups.push(group.clone());
-                    }
-                }
-                if !groups.is_empty() {
-                    let work = Work::Groups(groups, wanted);
-                    return Some(Claim { namespace: namespace.clone(), work, ticket });
-                }
-            }
-            if let Some((glob, item)) = waiting.globs.iter_mut().find(|(_, item)| !item.in_flight) {
-                *item = mine;
-                let work = Work::Matching(glob.clone());
-                return Some(Claim { namespace: namespace.clone(), work, ticket });
-            }
-        }
-        None
-    }
-
-    fn covers(&self, namespace: &Namespace, name: &str) -> bool {
-        self.namespaces.get(namespace).is_some_and(|waiting| {
-            waiting.keys.contains_key(name)
-                || waiting.globs.iter().any(|(glob, _)| glob.matches(name.as_bytes()))
-        })
-    }
-
-    fn of_group(&self, namespace: &Namespace, group: &Group) -> Option<How> {
-        let (how, _) = self.namespaces.get(namespace)?.groups.get(group)?;
-        Some(*how)
-    }
-}
+pub(super) use list::{Claim, Work};
+use list::{MAX_PENDING, Pending};
 
 /// The list, shared.
 #[derive(Debug)]
 pub(super) struct Book {
     list: Mutex<Pending>,
     len: AtomicU64,
+    /// Nothing is pending, and nothing that was is on its way: all that most calls ask for.
+    idle: AtomicBool,
     /// Wakes the courier.
     pub(super) left_over: Notify,
+    /// Wakes whoever waits for something that is being sent.
+    settled: Notify,
 }
 
 impl Default for Book {
@@ -254,7 +46,9 @@ impl Default for Book {
         Self {
             list: Mutex::new(Pending::new(MAX_PENDING)),
             len: AtomicU64::new(0),
+            idle: AtomicBool::new(true),
             left_over: Notify::new(),
+            settled: Notify::new(),
         }
     }
 }
@@ -272,18 +66,97 @@ impl Book {
         Sending { book: self, claim: Some(claim) }
     }
 
+    /// Enters a change of keys that are pending, once nobody is sending their removal: what the
+    /// caller sends then comes after it. `None` if that lasts beyond the deadline.
+    pub(super) async fn enter_in_order(
+        &self,
+        namespace: &Namespace,
+        names: Vec<String>,
+        deadline: Deadline,
+    ) -> Option<Sending<'_>> {
+        self.in_order(deadline, |list| {
+            if names.iter().any(|name| list.is_busy(namespace, name)) {
+                return None;
+            }
+            Some(list.enter(namespace, Work::Keys(names.clone())))
+        })
+        .await
+        .map(|claim| Sending { book: self, claim: Some(claim) })
+    }
+
+    /// What is left over of the invalidations of groups of this namespace, to be sent now; nothing
+    /// once all are in, or are not in by the deadline.
+    pub(super) async fn take_groups(
+        &self,
+        namespace: &Namespace,
+        deadline: Deadline,
+    ) -> Option<Sending<'_>> {
+        let taken = self.in_order(deadline, |list| match list.take_groups(namespace, u64::MAX) {
+            Some(claim) => Some(Some(claim)),
+            None if list.is_busy_with_groups(namespace) => None,
+            None => Some(None),
+        });
+        let claim = taken.await.flatten()?;
+        Some(Sending { book: self, claim: Some(claim) })
+    }
+
+    /// Tries again whenever something has been sent.
+    async fn in_order<R>(
+        &self,
+        deadline: Deadline,
+        mut attempt: impl FnMut(&mut Pending) -> Option<R>,
+    ) -> Option<R> {
+        loop {
+            let mut settled = pin!(self.settled.notified());
+            // From here on nothing is missed.
+            settled.as_mut().enable();
+            if let Some(result) = self.change(&mut attempt) {
+                return Some(result);
+            }
+            if !has_timers() {
+                return None;
+            }
+            timeout(deadline.remaining(), settled).await.ok()?;
+        }
+    }
+
     /// Enters what cannot be sent now.
     pub(super) fn defer(&self, namespace: &Namespace, work: Work) {
         drop(self.enter(namespace, work));
     }
 
-    /// Something to send again.
-    pub(super) fn take(&self) -> Option<Sending<'_>> {
+    /// Begins to send everything again, each once.
+    pub(super) fn round(&self) -> u64 {
+        self.change(Pending::ticket)
+    }
+
+    /// Something to send again that has not been sent since `round` began.
+    pub(super) fn take(&self, round: u64) -> Option<Sending<'_>> {
         if self.len() == 0 {
             return None;
         }
-        let claim = self.change(Pending::take)?;
+        let claim = self.change(|list| list.take(round))?;
         Some(Sending { book: self, claim: Some(claim) })
+    }
+
+    /// Of the keys that a sweep has found, those that it must remove.
+    pub(super) fn take_found(&self, namespace: &Namespace, found: Vec<String>) -> Sending<'_> {
+        let claim = self.change(|list| list.take_found(namespace, found));
+        Sending { book: self, claim: Some(claim) }
+    }
+
+    /// Whether nothing is pending, and nothing that was is on its way.
+    pub(super) fn is_idle(&self) -> bool {
+        self.idle.load(Ordering::Acquire)
+    }
+
+    /// Whether a write of this key has to be entered, so that it comes in its order.
+    pub(super) fn concerns(&self, namespace: &Namespace, name: &str) -> bool {
+        if self.is_idle() {
+            return false;
+        }
+        let list = self.lock();
+        list.covers(namespace, name) || list.is_busy(namespace, name)
     }
 
     /// Whether this key must be shown as absent.
@@ -303,6 +176,7 @@ impl Book {
         let mut list = self.lock();
         let result = act(&mut list);
         self.len.store(list.len() as u64, Ordering::Release);
+        self.idle.store(list.is_idle(), Ordering::Release);
         result
     }
 
@@ -328,6 +202,7 @@ impl Sending<'_> {
     pub(super) fn confirm(mut self) {
         if let Some(claim) = self.claim.take() {
             self.book.change(|list| list.confirm(&claim));
+            self.book.settled.notify_waiters();
         }
     }
 }
@@ -337,9 +212,12 @@ impl Drop for Sending<'_> {
         if let Some(claim) = self.claim.take() {
             self.book.change(|list| list.release(&claim));
             self.book.left_over.notify_one();
+            self.book.settled.notify_waiters();
         }
     }
 }
 
+#[cfg(test)]
+mod order;
 #[cfg(test)]
 mod tests;

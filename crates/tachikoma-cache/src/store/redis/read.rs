@@ -7,20 +7,21 @@
 use std::collections::HashMap;
 
 use ::redis::{Pipeline, Value};
-use bytes::Bytes;
 
 use super::Shared;
 use super::courier::{Errand, field};
 use super::layout;
-use super::link::Connection;
+use super::link::{self, Connection};
+use super::pending::{Claim, Sending, Work};
 use super::reply::{self, Fault};
-use crate::clock::{Deadline, Time};
+use super::scripts;
+use crate::clock::{Deadline, Stopwatch, Time};
 use crate::entry::Entry;
-use crate::envelope::{self, Decoded, Unreadable};
+use crate::envelope::Decoded;
 use crate::error::{Error, ErrorKind};
 use crate::invalidation::{Generation, Group, How, Marks, Snapshot, Validity, judge};
-use crate::key::{Key, Namespace, Shown};
-use crate::store::{Begun, Cx, Guarantee, Lease};
+use crate::key::{Key, Namespace};
+use crate::store::{Begun, Cx, Guarantee, Holder, Lease};
 
 type Shows = Option<(Entry, Guarantee)>;
 
@@ -101,28 +102,6 @@ impl Shared {
         self.judge_all(connection, keys, found, now, deadline).await
     }
 
-    /// The entry of these bytes, if it can be read and is not past its time.
-    pub(super) fn decode(
-        &self,
-        connection: &Connection,
-        key: &Key<'_>,
-        bytes: &Bytes,
-        now: Time,
-    ) -> Option<Decoded> {
-        match envelope::decode(bytes, connection.offset()) {
-            Ok(decoded) => (!decoded.meta.is_expired(now)).then_some(decoded),
-            Err(reason) => {
-                self.link.errors.count(ErrorKind::Undecodable);
-                tracing::debug!(key = %Shown(key.name()), %reason, "an entry cannot be read");
-                // A later version can read its own; only what nobody can read goes.
-                if reason == Unreadable::Corrupt {
-                    self.errands.add(Errand::Discard { entry: layout::entry(key) });
-                }
-                None
-            }
-        }
-    }
-
     async fn judge_all(
         &self,
         connection: &Connection,
@@ -141,20 +120,15 @@ impl Shared {
             .collect();
         let verdicts = self.validities(connection, &marked, deadline).await?;
         let incarnation = connection.incarnation();
-        let show = |(entry, validity): (Option<Decoded>, Validity)| {
+        let show = |((key, entry), validity): ((&&Key<'_>, Option<Decoded>), Validity)| {
             let entry = entry?;
-            let guarantee = match validity {
-                Validity::Invalid => return None,
-                Validity::Valid
-                    if entry.incarnation == incarnation && !entry.meta.is_stale(now) =>
-                {
-                    Guarantee::Fresh
-                }
-                _ => Guarantee::Stale,
-            };
-            Some((Entry::from_bytes(entry.meta, entry.payload), guarantee))
+            let survived = entry.incarnation != incarnation;
+            let validity = if survived { validity.max(Validity::Stale) } else { validity };
+            let guarantee = Guarantee::of(&entry.meta, validity, now)?;
+            self.was_read(key, &entry.meta, now);
+            Some((self.unpacked(key, entry)?, guarantee))
         };
-        Ok(found.into_iter().zip(verdicts).map(show).collect())
+        Ok(keys.iter().zip(found).zip(verdicts).map(show).collect())
     }
 
     /// Whether entries with these marks may be used.
@@ -215,79 +189,141 @@ impl Shared {
 
     pub(super) async fn begin(&self, keys: &[Key<'_>], cx: &Cx) -> Result<Vec<Begun>, Error> {
         let deadline = self.link.deadline(cx.deadline);
-        let wanted: Vec<&Key<'_>> = keys.iter().filter(|key| !self.is_pending(key)).collect();
-        let mut begun = if wanted.is_empty() {
-            Vec::new()
-        } else {
-            self.begin_all(&wanted, cx.now, deadline).await?
+        let connection = self.link.connection()?;
+        let mut begun = Vec::with_capacity(keys.len());
+        // One namespace, as the trait says; a list of several is taken apart all the same.
+        for part in keys.chunk_by(|a, b| a.namespace() == b.namespace()) {
+            match self.begin_all(&connection, part, cx.now, deadline).await {
+                Ok(more) => begun.extend(more),
+                Err(fault) => {
+                    for (key, Begun { lease, .. }) in keys.iter().zip(begun) {
+                        if let Some(lease) = lease {
+                            self.abandon(key, lease);
+                        }
+                    }
+                    return Err(fault.into());
+                }
+            }
         }
-        .into_iter();
-        let mut wanted = wanted.into_iter().peekable();
-        Ok(keys
+        Ok(begun)
+    }
+
+    /// Enters the removals that are pending of these keys: the caller sends them first.
+    pub(super) async fn owed(
+        &self,
+        keys: &[Key<'_>],
+        deadline: Deadline,
+    ) -> Result<Option<Sending<'_>>, Fault> {
+        let mut names = keys
             .iter()
-            .map(|key| {
-                let asked = wanted.next_if(|next| std::ptr::eq(*next, key));
-                // A load of what is about to be removed would be refused anyway.
-                let refused = Begun { found: None, lease: None };
-                asked.and_then(|_| begun.next()).unwrap_or(refused)
-            })
-            .collect())
+            .filter(|key| self.book.concerns(key.namespace(), key.name()))
+            .map(Key::name);
+        let Some(first) = names.next() else { return Ok(None) };
+        let names: Vec<String> = std::iter::once(first).chain(names).map(str::to_owned).collect();
+        let Some(space) = keys.first().map(Key::namespace) else { return Ok(None) };
+        let entered = self.book.enter_in_order(space, names, deadline).await;
+        entered.map(Some).ok_or_else(link::timed_out)
     }
 
     async fn begin_all(
         &self,
-        keys: &[&Key<'_>],
+        connection: &Connection,
+        keys: &[Key<'_>],
         now: Time,
         deadline: Deadline,
     ) -> Result<Vec<Begun>, Fault> {
-        let connection = self.link.connection()?;
+        let owed = self.owed(keys, deadline).await?;
         let mut taken = Taken { shared: self, leases: Vec::with_capacity(keys.len()) };
         let mut commands = Pipeline::new();
-        for key in keys {
-            let (lease, token) = (layout::lease(key), new_token(&connection));
+        let removals = add_removals(&mut commands, owed.as_ref());
+        let leases: Vec<String> = keys.iter().map(layout::lease).collect();
+        // What this process has given back must not be in its own way.
+        for lease in &leases {
+            for token in self.errands.given_back(lease) {
+                commands.add_command(scripts::RELEASE.by_text(&[lease], &[&token]));
+            }
+        }
+        let before = commands.len();
+        for (key, lease) in keys.iter().zip(leases) {
+            let token = new_token(connection);
             let mut set = ::redis::cmd("SET");
             set.arg(&lease).arg(&token.to_be_bytes()).arg("NX");
             set.arg("PX").arg(self.link.config.lease_millis());
             commands.add_command(set);
             commands.cmd("GET").arg(layout::entry(key));
+            // Who has it, if somebody has.
+            commands.cmd("GET").arg(&lease);
             taken.leases.push(Some((lease, token)));
         }
-        let mut answers = self.link.pipeline(&connection, &commands, deadline).await?.into_iter();
+        let sent = Stopwatch::start();
+        let mut answers = self.link.pipeline(connection, &commands, deadline).await?.into_iter();
+        for answer in answers.by_ref().take(removals) {
+            reply::integer(answer).map_err(|fault| self.link.refused(connection, fault))?;
+        }
+        if let Some(owed) = owed {
+            owed.confirm();
+        }
+        // A lease that could not be ended here ends by its errand or by itself.
+        answers.by_ref().take(before - removals).for_each(drop);
         let mut next = || answers.next().unwrap_or_default();
-        let (mut sets, mut values) = (Vec::new(), Vec::new());
+        let (mut sets, mut values, mut holders) = (Vec::new(), Vec::new(), Vec::new());
         for _ in keys {
             sets.push(reply::is_ok(next()));
             let value = match next() {
                 Value::ServerError(error) => {
-                    let fault = self.link.refused(&connection, Fault::of_server(&error));
+                    let fault = self.link.refused(connection, Fault::of_server(&error));
                     self.or_wrong_type(Err(fault))?
                 }
                 value => value,
             };
             values.push(value);
+            holders.push(holder(next()));
         }
-        let shown = self.show(&connection, keys, values, now, deadline).await?;
+        let wanted: Vec<&Key<'_>> = keys.iter().collect();
+        let shown = self.show(connection, &wanted, values, now, deadline).await?;
         let mut snapshots: HashMap<&Namespace, Snapshot> = HashMap::new();
         let mut begun = Vec::with_capacity(keys.len());
-        for (place, ((key, set), shown)) in keys.iter().zip(sets).zip(shown).enumerate() {
-            let found = shown.filter(|(_, guarantee)| *guarantee == Guarantee::Fresh);
-            if !set.map_err(|fault| self.link.refused(&connection, fault))? {
+        let answers = sets.into_iter().zip(holders).zip(shown);
+        for (place, (key, ((set, holder), found))) in keys.iter().zip(answers).enumerate() {
+            if !set.map_err(|fault| self.link.refused(connection, fault))? {
                 taken.forget(place);
-                begun.push(Begun { found, lease: None });
+                begun.push(Begun { found, lease: None, holder });
                 continue;
             }
             let space = key.namespace();
             let groups = if let Some(snapshot) = snapshots.get(space) {
                 *snapshot
             } else {
-                let snapshot = self.snapshot_on(&connection, space, deadline).await?;
+                let snapshot = self.snapshot_on(connection, space, deadline).await?;
                 *snapshots.entry(space).or_insert(snapshot)
             };
-            let lease = taken.forget(place).map(|(_, token)| Lease { token, groups });
-            begun.push(Begun { found, lease });
+            let lease = taken.forget(place).map(|(name, token)| {
+                self.leases.hold(name, token, sent);
+                Lease { token, groups }
+            });
+            begun.push(Begun { found, lease, holder: None });
         }
         Ok(begun)
     }
+}
+
+/// Whose lease this is: so much of its token as tells it from others.
+fn holder(lease: Value) -> Option<Holder> {
+    let token = reply::bytes(lease).ok()??;
+    token.first_chunk().map(|first| Holder(u64::from_be_bytes(*first)))
+}
+
+/// Adds the removal of what is owed, before what is to come after it; how many commands that are.
+pub(super) fn add_removals(commands: &mut Pipeline, owed: Option<&Sending<'_>>) -> usize {
+    let Some(Claim { namespace, work: Work::Keys(names), .. }) = owed.and_then(Sending::claim)
+    else {
+        return 0;
+    };
+    for name in names {
+        commands.cmd("UNLINK").arg(layout::lease_of(namespace, name));
+        commands.cmd("UNLINK").arg(layout::entry_of(namespace, name));
+    }
+    2 * names.len()
 }
 
 /// The group counters of one namespace, as far as they were asked for.

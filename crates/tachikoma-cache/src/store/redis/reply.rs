@@ -13,7 +13,9 @@ use crate::error::{Error, ErrorKind};
 pub(super) enum Then {
     /// The server answered; go on with it.
     Keep,
-    /// Log in anew: another server may stand at the address now, or the login ended.
+    /// Go on with it, but look: another server may be meant by the address now.
+    Look,
+    /// Log in anew: the login ended.
     Reconnect,
     /// It is gone.
     Drop,
@@ -47,21 +49,35 @@ impl Fault {
             "ERR" if detail.contains("max number of clients") => {
                 unavailable("it has too many clients")
             }
-            "READONLY" => rejected(Then::Reconnect, "it is a read-only replica"),
-            "NOAUTH" => rejected(Then::Reconnect, "it asks for a login"),
+            "READONLY" => rejected(Then::Look, "it is a read-only replica; name the primary"),
+            "NOAUTH" => rejected(Then::Reconnect, "it asks for a login; set user and password"),
             "WRONGPASS" => rejected(Then::Reconnect, "user or password are wrong"),
-            "OOM" => rejected(Then::Keep, "it is over its memory limit"),
-            "MISCONF" => rejected(Then::Keep, "it cannot save its data and takes no writes"),
-            "NOREPLICAS" => rejected(Then::Keep, "it has too few replicas to take writes"),
-            "MOVED" | "ASK" | "CROSSSLOT" => {
-                rejected(Then::Keep, "it is part of a cluster, which is not supported")
-            }
-            "NOPERM" => rejected(Then::Keep, "the user may not run this command on this key"),
+            "OOM" => rejected(
+                Then::Keep,
+                "it is over its memory limit; raise maxmemory or let it evict (allkeys-lru)",
+            ),
+            "MISCONF" => rejected(
+                Then::Keep,
+                "it cannot save its data and takes no writes; its log says why",
+            ),
+            "NOREPLICAS" => rejected(
+                Then::Keep,
+                "it takes no writes with so few replicas (min-replicas-to-write)",
+            ),
+            "MOVED" | "ASK" | "CROSSSLOT" => rejected(
+                Then::Keep,
+                "it is part of a cluster, which is not supported; name a server of its own",
+            ),
+            "NOPERM" => rejected(
+                Then::Keep,
+                "the user lacks a right; the guide lists those that a cache needs",
+            ),
             "WRONGTYPE" => rejected(Then::Keep, "the key holds something else"),
             _ => rejected(Then::Keep, ""),
         };
-        let text = if text.is_empty() { harmless(detail) } else { text.to_owned() };
-        Self { kind, then, code: code.to_owned(), text: format!("{code}, {text}") }
+        let text = if text.is_empty() { harmless(detail, 160) } else { text.to_owned() };
+        let code = harmless(code, 32);
+        Self { kind, then, text: format!("{code}, {text}"), code }
     }
 
     /// Of an error that the client found: a lost connection, an answer that makes no sense, or a
@@ -84,8 +100,10 @@ impl Fault {
                 return Self::new(ErrorKind::Rejected, Then::Drop, text);
             }
             ::redis::ErrorKind::Parse => "the answer makes no sense",
-            _ if error.is_connection_refusal() => "nobody listens there",
-            _ if error.to_string().contains("certificate") => "its certificate is not accepted",
+            _ if error.is_connection_refusal() => "nobody listens there; check host and port",
+            _ if error.to_string().contains("certificate") => {
+                "its certificate is not accepted (SSL_CERT_FILE names authorities)"
+            }
             _ if error.is_timeout() => "no answer in time",
             _ => "the connection is lost",
         };
@@ -111,10 +129,11 @@ fn rejected(then: Then, text: &'static str) -> (ErrorKind, Then, &'static str) {
     (ErrorKind::Rejected, then, text)
 }
 
-/// A server repeats the arguments of a command that it does not know; they stay out.
-fn harmless(detail: &str) -> String {
-    let end = detail.find(", with args").unwrap_or(detail.len()).min(160);
-    detail[..detail.floor_char_boundary(end)].escape_debug().to_string()
+/// So much of a server's text as can be shown. It repeats the arguments of a command that it does
+/// not know; they stay out.
+fn harmless(text: &str, most: usize) -> String {
+    let text = text.split(", with args").next().unwrap_or_default();
+    text.chars().flat_map(char::escape_debug).take(most).collect()
 }
 
 /// The bytes of a value that may be missing; `Err` for anything else.
@@ -177,6 +196,9 @@ pub(super) fn unexpected(value: Value) -> Fault {
 
 #[cfg(test)]
 mod tests {
+    use rand::rngs::StdRng;
+    use rand::{RngExt as _, SeedableRng as _};
+
     use super::*;
 
     fn fault(line: &str) -> Fault {
@@ -203,7 +225,7 @@ mod tests {
         check("BUSY Redis is busy running a script.", Unavailable, Then::Keep);
         check("UNKILLABLE Sorry the script already executed write", Unavailable, Then::Keep);
         check("ERR max number of clients reached", Unavailable, Then::Keep);
-        check("READONLY You can't write against a read only replica.", Rejected, Then::Reconnect);
+        check("READONLY You can't write against a read only replica.", Rejected, Then::Look);
         check("NOAUTH Authentication required.", Rejected, Then::Reconnect);
         check("WRONGPASS invalid username-password pair", Rejected, Then::Reconnect);
         check("OOM command not allowed when used memory > 'maxmemory'.", Rejected, Then::Keep);
@@ -224,7 +246,7 @@ mod tests {
         let error = Error::from(fault(line));
         assert!(!error.to_string().contains("s3ntinel"), "{error}");
         assert!(!fault("ERR \x1b[31m").text().contains('\x1b'));
-        assert!(fault(&format!("ERR {}", "é".repeat(500))).text().len() < 200);
+        assert!(fault(&format!("ERR {}", "é".repeat(500))).text().chars().count() < 200);
     }
 
     #[test]
@@ -234,5 +256,53 @@ mod tests {
         assert_eq!(bytes(Value::Nil).unwrap(), None);
         assert_eq!(number(Value::BulkString(b"18446744073709551615".to_vec())), Ok(Some(u64::MAX)));
         assert_eq!(number(Value::BulkString(b"x".to_vec())), Ok(None));
+    }
+
+    /// Replies as they come, each with some bytes changed, put in or left out.
+    #[test]
+    fn changed_replies_are_read_or_refused() {
+        const SEEDS: [&str; 9] = [
+            "+OK\r\n",
+            "$-1\r\n",
+            ":42\r\n",
+            "$11\r\nhello world\r\n",
+            "-NOPERM this user has no permissions\r\n",
+            "*3\r\n$3\r\nabc\r\n$-1\r\n:7\r\n",
+            "=15\r\ntxt:Some string\r\n",
+            "%2\r\n+first\r\n:1\r\n+second\r\n*1\r\n#t\r\n",
+            ">2\r\n+invalidate\r\n*1\r\n$1\r\nk\r\n",
+        ];
+        let mut random = StdRng::seed_from_u64(9);
+        let mut read = 0;
+        for round in 0..200_000 {
+            let mut reply = SEEDS[round % SEEDS.len()].as_bytes().to_vec();
+            for _ in 0..random.random_range(1..4) {
+                let place = random.random_range(0..reply.len());
+                match random.random_range(0..4) {
+                    0 => reply[place] = random.random(),
+                    1 => reply[place] = b"$*%:+-0123456789\r\n"[random.random_range(0..18)],
+                    2 => reply.insert(place, reply[place]),
+                    _ if reply.len() > 1 => drop(reply.remove(place)),
+                    _ => {}
+                }
+            }
+            let Ok(value) = ::redis::parse_redis_value(&reply) else { continue };
+            read += 1;
+            for fault in [
+                bytes(value.clone()).err(),
+                integer(value.clone()).err(),
+                array(value.clone()).err(),
+                is_ok(value.clone()).err(),
+                text(value.clone()).err(),
+                number(value.clone()).err(),
+            ]
+            .into_iter()
+            .flatten()
+            {
+                assert!(fault.text().chars().count() < 200, "{fault:?}");
+                assert!(!fault.text().contains(char::is_control), "{fault:?}");
+            }
+        }
+        assert!(read > 10_000, "{read} could be read: they are changed too much");
     }
 }

@@ -1,11 +1,19 @@
 //! Finding keys by a pattern.
 //!
-//! One step of `SCAN` for each page: never `KEYS`, which stops the server for everybody.
+//! One step of `SCAN` for each page: never `KEYS`, which stops the server for everybody. What a
+//! page says of entries beyond their names is asked in one more round trip, two with groups.
+
+use ::redis::Pipeline;
 
 use super::Shared;
 use super::courier;
+use super::layout;
+use super::link::Connection;
+use super::write::{HEAD_BYTES, readable};
+use crate::clock::{Deadline, Time};
 use crate::error::{Error, ErrorKind};
 use crate::glob::Glob;
+use crate::invalidation::{Marks, Validity};
 use crate::key::{Key, Namespace};
 use crate::store::{Cursor, Cx, Item, Page, Want};
 
@@ -23,6 +31,9 @@ impl Shared {
         cx: &Cx,
     ) -> Result<Page, Error> {
         let connection = self.link.connection()?;
+        if want == Want::Names {
+            self.link.whole()?;
+        }
         let count = limit.clamp(1, MOST_AT_ONCE);
         // Its caller's own deadline: it is not on the path of a request, and a page may be large.
         let deadline = cx.deadline;
@@ -30,6 +41,10 @@ impl Shared {
             courier::scan(&self.link, &connection, space, at.0, glob, count, deadline).await?;
         let items = match want {
             Want::Names => names.into_iter().map(|name| Item { name, entry: None }).collect(),
+            Want::Live => {
+                let names = names.into_iter().filter(|name| !self.book.covers(space, name));
+                self.live(&connection, space, names.collect(), cx.now, deadline).await?
+            }
             Want::Entries => {
                 let keys = names
                     .iter()
@@ -52,5 +67,35 @@ impl Shared {
             }
         };
         Ok(Page { items, next: (next != 0).then_some(Cursor(next)) })
+    }
+
+    /// Which of these are names of live entries. Asks for the beginnings of the entries only.
+    async fn live(
+        &self,
+        connection: &Connection,
+        space: &Namespace,
+        names: Vec<String>,
+        now: Time,
+        deadline: Deadline,
+    ) -> Result<Vec<Item>, Error> {
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut commands = Pipeline::new();
+        for name in &names {
+            let entry = layout::entry_of(space, name);
+            commands.cmd("GETRANGE").arg(entry).arg(0).arg(HEAD_BYTES - 1);
+        }
+        let heads = self.link.pipeline(connection, &commands, deadline).await?;
+        let heads: Vec<_> = heads.into_iter().map(|head| readable(connection, head, now)).collect();
+        let none = Marks::default();
+        let marked: Vec<_> =
+            heads.iter().map(|marks| (space, marks.as_ref().unwrap_or(&none))).collect();
+        let verdicts = self.validities(connection, &marked, deadline).await?;
+        let found = names.into_iter().zip(&heads).zip(verdicts);
+        Ok(found
+            .filter(|((_, marks), verdict)| marks.is_some() && *verdict != Validity::Invalid)
+            .map(|((name, _), _)| Item { name, entry: None })
+            .collect())
     }
 }

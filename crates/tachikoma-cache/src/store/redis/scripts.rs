@@ -33,6 +33,29 @@ return 0",
     )
 });
 
+/// Begins the time of a lease anew.
+///
+/// `KEYS`: lease. `ARGV`: token, milliseconds. Answers 1 if the lease still has this token.
+pub(super) static RENEW: LazyLock<Lua> = LazyLock::new(|| {
+    Lua::new(
+        "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])",
+    )
+});
+
+/// Lets an entry stay longer, never shorter, and none for ever.
+///
+/// `KEYS`: entry. `ARGV`: milliseconds to live.
+pub(super) static KEEP: LazyLock<Lua> = LazyLock::new(|| {
+    Lua::new(
+        "local left = redis.call('PTTL', KEYS[1])
+if left >= 0 and left < tonumber(ARGV[1]) then
+  return redis.call('PEXPIRE', KEYS[1], ARGV[1])
+end
+return 0",
+    )
+});
+
 /// Replaces an entry that is still the one that the caller saw.
 ///
 /// `KEYS`: entry, lease. `ARGV`: the last eight bytes of the entry as it was seen (its checksum;

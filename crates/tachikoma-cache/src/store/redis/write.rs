@@ -6,9 +6,10 @@
 use ::redis::{Pipeline, Value};
 
 use super::Shared;
-use super::courier::{self, Errand};
+use super::courier;
 use super::layout;
-use super::link::Connection;
+use super::leases::Ending;
+use super::link::{self, Connection};
 use super::pending::Work;
 use super::read;
 use super::reply::{self, Fault};
@@ -17,29 +18,27 @@ use crate::clock::{Deadline, Time};
 use crate::entry::Entry;
 use crate::envelope::{self, CHECKSUM_BYTES, Decoded, Unreadable};
 use crate::error::{Error, ErrorKind};
+use crate::expiry::moved;
 use crate::invalidation::{Group, How, Marks, Snapshot, Validity};
 use crate::key::{Key, Namespace};
 use crate::store::{Cx, Lease, Removed, When, Written};
-
-/// The longest string that Redis keeps (`proto-max-bulk-len`), less what is stored around a value.
-const MAX_VALUE_BYTES: usize = 512 * 1024 * 1024 - 64 * 1024;
 
 /// How often a replacement is tried again when somebody else changes the entry.
 const ATTEMPTS: usize = 4;
 
 /// So much of an entry tells when it expires and, mostly, its groups.
-const HEAD_BYTES: usize = 1024;
+pub(super) const HEAD_BYTES: usize = 1024;
 
 /// How long an entry is to live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Life {
+pub(super) enum Life {
     Forever,
     Millis(u64),
     Over,
 }
 
 impl Life {
-    fn until(expiry: Option<Time>, now: Time) -> Self {
+    pub(super) fn until(expiry: Option<Time>, now: Time) -> Self {
         // Far beyond every time to live that is allowed, and within what Redis takes.
         const MOST: u64 = 1 << 42;
         match expiry.map(|at| at.as_millis().saturating_sub(now.as_millis())) {
@@ -50,7 +49,7 @@ impl Life {
     }
 
     /// The argument of a script: empty for ever.
-    fn argument(self) -> String {
+    pub(super) fn argument(self) -> String {
         match self {
             Self::Millis(left) => left.to_string(),
             Self::Forever | Self::Over => String::new(),
@@ -61,7 +60,7 @@ impl Life {
 /// What stands at a key that is to be replaced.
 enum Standing {
     Nothing,
-    /// Something that is not shown as fresh, and its last bytes.
+    /// Something that is no fresh value, and its last bytes.
     Dead([u8; CHECKSUM_BYTES]),
     Live(Decoded, [u8; CHECKSUM_BYTES]),
     /// No string.
@@ -69,55 +68,34 @@ enum Standing {
 }
 
 impl Shared {
-    /// How long the server is to keep an entry. Its clock is real: by a virtual one only the expiry
-    /// in the entry counts.
-    fn life(&self, expiry: Option<Time>, now: Time) -> Life {
-        match Life::until(expiry, now) {
-            Life::Millis(_) if !self.link.clock.is_real() => Life::Forever,
-            life => life,
-        }
-    }
-
     pub(super) async fn write(
         &self,
         key: &Key<'_>,
         entry: &Entry,
         when: When<'_>,
+        mut ending: Ending<'_>,
         cx: &Cx,
     ) -> Result<Written, Error> {
-        let result = self.try_write(key, entry, when, cx).await;
-        if let When::Leased(lease) = when
-            && !matches!(result, Ok(Written::Stored))
-        {
-            self.abandon(key, *lease);
-        }
-        result
-    }
-
-    async fn try_write(
-        &self,
-        key: &Key<'_>,
-        entry: &Entry,
-        when: When<'_>,
-        cx: &Cx,
-    ) -> Result<Written, Error> {
-        let payload = entry.bytes()?;
-        if payload.len() > MAX_VALUE_BYTES {
-            let text = format!("{} bytes; at most {MAX_VALUE_BYTES} are allowed", payload.len());
-            return Err(Error::new(ErrorKind::TooLarge, text));
-        }
+        let packed = self.packed(entry)?;
         let deadline = self.link.deadline(cx.deadline);
         let connection = self.link.connection()?;
         let meta = entry.meta();
-        let life = self.life(meta.hard_expiry, cx.now);
-        let bytes = envelope::encode(meta, &payload, connection.incarnation(), connection.offset());
+        let life = self.life(meta, cx.now);
+        let bytes = self.bytes(&connection, key, meta, &packed, connection.incarnation());
         match when {
             When::Always => self.put(&connection, key, &bytes, life, deadline).await,
             When::Absent => {
                 self.put_if_absent(&connection, key, &bytes, life, cx.now, deadline).await
             }
             When::Leased(lease) => {
-                self.fill(&connection, key, &bytes, &meta.marks, life, *lease, deadline).await
+                if life == Life::Over || !self.may_fill(&connection, key, &meta.marks, *lease) {
+                    return Ok(Written::Refused);
+                }
+                let written = self.fill(&connection, key, &bytes, life, *lease, deadline).await;
+                if written.is_ok() {
+                    ending.is_over();
+                }
+                written
             }
         }
         .map_err(Error::from)
@@ -132,18 +110,15 @@ impl Shared {
         deadline: Deadline,
     ) -> Result<Written, Fault> {
         // It does what a pending removal of the key would do: nothing older is left.
-        let pending = self
-            .is_pending(key)
-            .then(|| self.book.enter(key.namespace(), Work::Keys(vec![key.name().to_owned()])));
-        let mut commands = Pipeline::new();
-        match life {
-            Life::Over => commands.cmd("UNLINK").arg(layout::entry(key)),
-            Life::Forever => commands.cmd("SET").arg(layout::entry(key)).arg(bytes),
-            Life::Millis(left) => {
-                commands.cmd("SET").arg(layout::entry(key)).arg(bytes).arg("PX").arg(left)
-            }
+        let pending = if self.book.concerns(key.namespace(), key.name()) {
+            let names = vec![key.name().to_owned()];
+            let entered = self.book.enter_in_order(key.namespace(), names, deadline).await;
+            Some(entered.ok_or_else(link::timed_out)?)
+        } else {
+            None
         };
-        commands.cmd("DEL").arg(layout::lease(key));
+        let mut commands = Pipeline::new();
+        add_put(&mut commands, key, bytes, life);
         self.link.transaction(connection, &mut commands, deadline).await?;
         if let Some(pending) = pending {
             pending.confirm();
@@ -160,7 +135,7 @@ impl Shared {
         now: Time,
         deadline: Deadline,
     ) -> Result<Written, Fault> {
-        if self.is_pending(key) {
+        if self.book.concerns(key.namespace(), key.name()) {
             return self.put(connection, key, bytes, life, deadline).await;
         }
         if life == Life::Over {
@@ -186,25 +161,15 @@ impl Shared {
         Ok(Written::Refused)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "they are the parts of one command")]
     async fn fill(
         &self,
         connection: &Connection,
         key: &Key<'_>,
         bytes: &[u8],
-        marks: &Marks,
         life: Life,
         lease: Lease,
         deadline: Deadline,
     ) -> Result<Written, Fault> {
-        let doomed = || {
-            let space = key.namespace();
-            let mut groups = marks.as_slice().iter().map(|mark| &mark.group);
-            self.is_pending(key) || groups.any(|group| self.book.of_group(space, group).is_some())
-        };
-        if life == Life::Over || !read::is_current(lease.token, connection) || doomed() {
-            return Ok(Written::Refused);
-        }
         let (token, left) = (lease.token.to_be_bytes(), life.argument());
         let names = (layout::entry(key), layout::lease(key));
         let arguments: [&[u8]; 3] = [&token, bytes, left.as_bytes()];
@@ -215,10 +180,19 @@ impl Shared {
         Ok(if reply::integer(answer)? == 1 { Written::Stored } else { Written::Refused })
     }
 
-    /// Gives a lease back in the background.
-    pub(super) fn abandon(&self, key: &Key<'_>, lease: Lease) {
-        let token = lease.token.to_be_bytes();
-        self.errands.add(Errand::Release { lease: layout::lease(key), token });
+    /// Whether a lease could still be good, by what is known without the server.
+    pub(super) fn may_fill(
+        &self,
+        connection: &Connection,
+        key: &Key<'_>,
+        marks: &Marks,
+        lease: Lease,
+    ) -> bool {
+        let space = key.namespace();
+        let mut groups = marks.as_slice().iter().map(|mark| &mark.group);
+        read::is_current(lease.token, connection)
+            && !self.is_pending(key)
+            && !groups.any(|group| self.book.of_group(space, group).is_some())
     }
 
     #[expect(clippy::too_many_arguments, reason = "they are the parts of one command")]
@@ -269,6 +243,7 @@ impl Shared {
         let verdicts = self.validities(connection, &marked, deadline).await?;
         let fresh = verdicts.first() == Some(&Validity::Valid)
             && !decoded.meta.is_stale(now)
+            && !decoded.meta.negative
             && decoded.incarnation == connection.incarnation();
         Ok(if fresh { Standing::Live(decoded, checksum) } else { Standing::Dead(checksum) })
     }
@@ -284,21 +259,21 @@ impl Shared {
         }
         let deadline = self.link.deadline(cx.deadline);
         let connection = self.link.connection()?;
-        let life = self.life(expiry, cx.now);
         for _ in 0..ATTEMPTS {
             let standing = self.standing(&connection, key, cx.now, deadline).await?;
             let Standing::Live(decoded, checksum) = standing else {
                 return Ok(false);
             };
-            if life == Life::Over {
+            if Life::until(expiry, cx.now) == Life::Over {
                 let mut command = ::redis::cmd("UNLINK");
                 command.arg(layout::entry(key));
                 self.link.call(&connection, &command, deadline).await?;
                 return Ok(true);
             }
-            let Decoded { mut meta, incarnation, payload } = decoded;
-            (meta.soft_expiry, meta.hard_expiry) = (expiry, expiry);
-            let bytes = envelope::encode(&meta, &payload, incarnation, connection.offset());
+            let Decoded { mut meta, incarnation, packed } = decoded;
+            (meta.soft_expiry, meta.hard_expiry) = (expiry, moved(&meta, expiry));
+            let life = self.life(&meta, cx.now);
+            let bytes = self.bytes(&connection, key, &meta, &packed, incarnation);
             if self.replace(&connection, key, &checksum, &bytes, life, false, deadline).await? {
                 return Ok(true);
             }
@@ -350,32 +325,33 @@ impl Shared {
         now: Time,
         deadline: Deadline,
     ) -> u64 {
-        let mut live = 0;
-        let mut marked = Vec::new();
-        for head in heads {
-            let Ok(Some(head)) = reply::bytes(head) else {
-                continue;
-            };
-            match envelope::decode_head(&head, connection.offset()) {
-                Ok(meta) if meta.is_expired(now) => {}
-                Ok(meta) if meta.marks.is_empty() => live += 1,
-                Ok(meta) => marked.push(meta.marks),
-                // So many groups that they were cut off: it is counted, not judged.
-                Err(Unreadable::Corrupt) if head.len() == HEAD_BYTES => live += 1,
-                Err(_) => {}
-            }
-        }
+        let marked: Vec<_> = heads.filter_map(|head| readable(connection, head, now)).collect();
         let asked: Vec<_> = marked.iter().map(|marks| (space, marks)).collect();
         // The removal is in; without an answer to this, what was there counts.
         let verdicts = self.validities(connection, &asked, deadline).await;
         let verdicts = verdicts.unwrap_or_else(|_| vec![Validity::Valid; marked.len()]);
-        live + verdicts.iter().filter(|verdict| **verdict != Validity::Invalid).count() as u64
+        verdicts.iter().filter(|verdict| **verdict != Validity::Invalid).count() as u64
     }
 
     pub(super) async fn snapshot(&self, space: &Namespace, cx: &Cx) -> Result<Snapshot, Error> {
         let deadline = self.link.deadline(cx.deadline);
         let connection = self.link.connection()?;
         Ok(self.snapshot_on(&connection, space, deadline).await?)
+    }
+
+    /// Sends what is left over of the invalidations of groups: an entry whose marks are taken after
+    /// this was written after them.
+    async fn settle_groups(&self, connection: &Connection, space: &Namespace, deadline: Deadline) {
+        while !self.book.is_idle()
+            && let Some(sending) = self.book.take_groups(space, deadline).await
+            && let Some(claim) = sending.claim()
+        {
+            match courier::deliver(&self.link, connection, &self.book, claim, deadline).await {
+                Ok(()) => sending.confirm(),
+                // Then the entry counts as older than they are.
+                Err(fault) => return self.link.errors.count(fault.kind),
+            }
+        }
     }
 
     /// Where the counters stand; they begin in a new epoch if there are none.
@@ -385,6 +361,7 @@ impl Shared {
         space: &Namespace,
         deadline: Deadline,
     ) -> Result<Snapshot, Fault> {
+        self.settle_groups(connection, space, deadline).await;
         let key = layout::groups(space);
         let mut get = ::redis::cmd("HMGET");
         get.arg(&key).arg("@e").arg("@c");
@@ -422,6 +399,29 @@ impl Shared {
         sending.confirm();
         Ok(())
     }
+}
+
+/// The groups of an entry by its beginning; `None` if it cannot be read or is past its time. If
+/// there are so many that they were cut off it is as if it had none: counted, not judged.
+pub(super) fn readable(connection: &Connection, head: Value, now: Time) -> Option<Marks> {
+    let head = reply::bytes(head).ok()??;
+    match envelope::decode_head(&head, connection.offset()) {
+        Ok(meta) => (!meta.is_expired(now) && !meta.negative).then_some(meta.marks),
+        Err(Unreadable::Corrupt) if head.len() == HEAD_BYTES => Some(Marks::default()),
+        Err(_) => None,
+    }
+}
+
+/// The commands that store an entry and end its lease: to be run as one.
+pub(super) fn add_put(commands: &mut Pipeline, key: &Key<'_>, bytes: &[u8], life: Life) {
+    match life {
+        Life::Over => commands.cmd("UNLINK").arg(layout::entry(key)),
+        Life::Forever => commands.cmd("SET").arg(layout::entry(key)).arg(bytes),
+        Life::Millis(left) => {
+            commands.cmd("SET").arg(layout::entry(key)).arg(bytes).arg("PX").arg(left)
+        }
+    };
+    commands.cmd("DEL").arg(layout::lease(key));
 }
 
 fn pending(fault: Fault) -> Error {

@@ -103,7 +103,7 @@ laws! {
         assert_eq!(stats.hits + stats.misses, 200);
     }
 
-    // 35
+    // 35, FM-21
     async fn every_waiter_of_a_failed_load_gets_the_very_error(b) {
         let (began, has_begun) = oneshot::channel();
         let go = Arc::new(Notify::new());
@@ -135,6 +135,7 @@ laws! {
         assert_eq!(next, 9);
     }
 
+    // FM-22
     async fn a_panic_reaches_all_and_frees_the_key(b) {
         let load = || async { if true { panic!("as the test wants") } else { Ok::<u32, ()>(1) } };
         assert!(matches!(b.cache.get_or_load("k", load).await, Err(LoadError::Panicked)));
@@ -159,6 +160,7 @@ laws! {
         assert_eq!(b.cache.get_or_load("k", || async { Ok::<_, ()>(1_u8) }).await.unwrap(), 1);
     }
 
+    // FM-23
     async fn a_loader_that_never_returns_ends_at_the_load_timeout(b) {
         let cache = b.cache.clone();
         let task = tokio::spawn(async move {
@@ -173,6 +175,7 @@ laws! {
         assert!(matches!(task.await.unwrap(), Err(LoadError::TimedOut)));
     }
 
+    // FM-29
     async fn a_loader_that_asks_for_its_own_key_is_told(b) {
         let (outer, inner) = (b.cache.clone(), b.cache.clone());
         let load = move || async move {
@@ -196,6 +199,7 @@ laws! {
         assert_eq!(one.get_or_load("a", load_a).await.unwrap(), 3);
     }
 
+    // FM-24
     async fn a_leader_that_leaves_takes_nobody_along(b) {
         let (gate, leader) = gated(&b.cache, "k", 1);
         gate.began.await.unwrap();
@@ -212,7 +216,7 @@ laws! {
         })).await;
     }
 
-    // 37
+    // 37, FM-30
     async fn a_value_read_before_an_invalidation_is_not_stored_after_it(b) {
         check_not_stored(&b, "delete", async |cache| {
             assert!(!cache.delete("k").await.unwrap());
@@ -266,5 +270,37 @@ laws! {
             assert_eq!((*value, value.source()), (1, Source::Loaded));
         }
         assert_eq!(b.cache.stats().loads, 2);
+    }
+
+    // 36, DS-31
+    async fn at_rest_no_load_is_left(b) {
+        let tasks: Vec<_> = (0..300_u32)
+            .map(|i| {
+                let cache = b.cache.clone();
+                tokio::spawn(async move {
+                    let load = move || async move {
+                        tokio::task::yield_now().await;
+                        match i % 4 {
+                            0 => Err("no"),
+                            1 => panic!("as the test wants"),
+                            _ => Ok(i),
+                        }
+                    };
+                    let _ = cache.get_or_load(&format!("k{}", i % 40), load).ttl(MINUTE).await;
+                })
+            })
+            .collect();
+        for (i, task) in tasks.into_iter().enumerate() {
+            if i % 3 == 0 {
+                task.abort();
+            } else {
+                task.await.unwrap();
+            }
+        }
+        settled(&b, |b| Box::pin(async move {
+            let stats = b.cache.stats();
+            (stats.loads_running, stats.loads_queued) == (0, 0)
+        })).await;
+        assert!(b.cache.stats().loads > 0);
     }
 }

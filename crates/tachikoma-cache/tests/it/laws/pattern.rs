@@ -1,5 +1,8 @@
 //! Laws 24 to 29: what a pattern removes.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use tachikoma_cache::{ErrorKind, Pattern};
 
 use super::MINUTE;
@@ -56,6 +59,59 @@ laws! {
         assert!(b.cache.exists("user:1").await.unwrap());
     }
 
+    // 27 and 28
+    async fn keys_that_come_during_a_removal_may_stay_and_no_other_goes(b) {
+        const BEFORE: u64 = 5_000;
+        let tenant = b.cache.namespace("tenant").unwrap();
+        let mut came = 0;
+        for _ in 0..3 {
+            b.cache.set_many((0..BEFORE).map(|n| (format!("k:{n}"), n)), MINUTE).await.unwrap();
+            let written = Arc::new(AtomicU64::new(0));
+            let writer = {
+                let (cache, tenant, written) =
+                    (b.cache.clone(), tenant.clone(), Arc::clone(&written));
+                tokio::spawn(async move {
+                    // Ends by being aborted, between two rounds.
+                    for n in 0_u64.. {
+                        cache.set(&format!("other:{n}"), n, MINUTE).await.unwrap();
+                        cache.set(&format!("k{n}"), n, MINUTE).await.unwrap();
+                        tenant.set(&format!("k:{n}"), n, MINUTE).await.unwrap();
+                        cache.set(&format!("k:new{n}"), n, MINUTE).await.unwrap();
+                        written.store(n + 1, Ordering::SeqCst);
+                        tokio::task::yield_now().await;
+                    }
+                })
+            };
+            while written.load(Ordering::SeqCst) == 0 {
+                tokio::task::yield_now().await;
+            }
+            let at_first = written.load(Ordering::SeqCst);
+            let pattern = Pattern::raw("k:*").unwrap();
+            let removed = b.cache.delete_pattern(&pattern).await.unwrap().total();
+            let at_last = written.load(Ordering::SeqCst);
+            writer.abort();
+            assert!(writer.await.unwrap_err().is_cancelled());
+            came += at_last - at_first;
+            for n in 0..BEFORE {
+                assert!(!b.cache.exists(&format!("k:{n}")).await.unwrap(), "k:{n} was there");
+            }
+            for n in 0..at_first {
+                let new = format!("k:new{n}");
+                assert!(!b.cache.exists(&new).await.unwrap(), "{new} was there");
+            }
+            for n in 0..at_last {
+                assert!(b.cache.exists(&format!("other:{n}")).await.unwrap(), "other:{n}");
+                assert!(b.cache.exists(&format!("k{n}")).await.unwrap(), "k{n}");
+                assert!(tenant.exists(&format!("k:{n}")).await.unwrap(), "of the tenant: k:{n}");
+            }
+            // One more may have been on its way.
+            assert!((BEFORE + at_first..=BEFORE + at_last + 1).contains(&removed), "{removed}");
+            b.cache.clear().await.unwrap();
+            tenant.clear().await.unwrap();
+        }
+        assert!(came > 0, "nothing came during the removals");
+    }
+
     // 29
     async fn a_second_time_removes_nothing(b) {
         for i in 0..2500 {
@@ -86,7 +142,8 @@ laws! {
         let pattern = Pattern::raw("k?").unwrap();
         let removed = b.cache.delete_pattern(&pattern).await.unwrap();
         // Redis counts a key until it deletes it itself, by real time; memory knows.
-        assert!(removed.memory.is_none_or(|count| count == 1), "{removed:?}");
+        // A memory tier has copies only of what was read.
+        assert!(removed.redis.is_some() || removed.memory == Some(1), "{removed:?}");
         assert!((1..=2).contains(&removed.total()), "{removed:?}");
     }
 }

@@ -1,8 +1,10 @@
-//! Laws 30, 31 and 33: entries that go together.
+//! Laws 30 to 33: entries that go together.
 
-use tachikoma_cache::{ErrorKind, KeyTtl};
+use tachikoma_cache::{Cache, ErrorKind, KeyTtl};
+use tachikoma_testkit::RedisServer;
 
-use super::MINUTE;
+use super::{MINUTE, ms};
+use crate::bench::Bench;
 
 laws! {
     // 30
@@ -25,6 +27,7 @@ laws! {
         }
     }
 
+    // 32
     async fn what_has_a_tag_can_be_counted(b) {
         for i in 0..300 {
             let tags = if i < 290 { vec!["t", "u"] } else { vec!["u"] };
@@ -101,4 +104,38 @@ laws! {
         let error = b.cache.set("k", 1_u8, MINUTE).tags(many).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidTag);
     }
+}
+
+/// Law 32: no list of a tag's entries is kept, so none has dead members.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_memory_nothing_is_left_of_tagged_entries_that_expired() {
+    let b = Bench::memory();
+    for i in 0..1000 {
+        let tags = [format!("t{}", i % 7), format!("own{i}")];
+        b.cache.set(&format!("k{i}"), i, MINUTE).tags(tags).await.unwrap();
+    }
+    b.advance(60_000);
+    assert_eq!(b.cache.entries().count_tagged("t1").await.unwrap(), 0);
+    let swept = || b.cache.stats().bytes == Some(0);
+    assert!(tachikoma_testkit::wait_until(ms(10_000), swept), "{:?}", b.cache.stats());
+    assert_eq!(b.cache.stats().size, Some(0));
+}
+
+/// The same: of the thousand entries only the counters of their namespace stay, with no tag in them
+/// that nobody has invalidated.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_redis_nothing_is_left_of_tagged_entries_that_expired() {
+    let server = RedisServer::start();
+    // The server forgets by real time, so the cache has that too.
+    let cache = Cache::connect(&format!("{}?store_timeout=10s", server.url())).await.unwrap();
+    cache.invalidate_tag("t1").await.unwrap();
+    let counters = || server.command(&["HLEN", "tachikoma:g"]).integer();
+    let before = counters();
+    for i in 0..1000 {
+        let tags = [format!("t{}", i % 7), format!("own{i}")];
+        cache.set(&format!("k{i}"), i, ms(300)).tags(tags).await.unwrap();
+    }
+    let gone = || server.command(&["DBSIZE"]).integer() == 1;
+    assert!(tachikoma_testkit::wait_until(ms(20_000), gone), "{:?}", server.command(&["DBSIZE"]));
+    assert!(before > 0 && counters() == before, "{before}, then {}", counters());
 }

@@ -55,7 +55,7 @@ laws! {
         assert!(!b.cache.touch("never", MINUTE).await.unwrap());
     }
 
-    // 5 and 7
+    // 5 and 7, DS-25
     async fn zero_and_overflow_are_refused(b) {
         for bad in [Duration::ZERO, Duration::MAX, ms(i64::MAX as u64), ms(1 << 53)] {
             let error = b.cache.set("k", 1_u32, bad).await.unwrap_err();

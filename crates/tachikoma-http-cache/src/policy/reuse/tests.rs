@@ -25,7 +25,7 @@ fn terms(cache_control: &str) -> Terms {
     let mut headers = HeaderMap::new();
     headers.insert("cache-control", HeaderValue::from_str(cache_control).unwrap());
     headers.insert("etag", HeaderValue::from_static("\"v1\""));
-    let facts = ResponseFacts::read(http::StatusCode::OK, &headers);
+    let facts = ResponseFacts::read(http::StatusCode::OK, &headers, &[]);
     let received = Received { requested_at: at(0), at: at(0), date: Some(at(0)), age: None };
     let options = Options::default();
     storable(&request(&[]), &HeaderMap::new(), &facts, &received, &options).unwrap().terms
@@ -104,7 +104,11 @@ fn what_forbids_stale_use_forbids_every_kind_of_it() {
         check(&response, "", 61, VALIDATE);
         check(&response, "max-stale", 61, VALIDATE);
         let asked = request(&[("cache-control", "stale-if-error=99")]);
-        assert_eq!(stale_if_error(&terms(&response), &asked, at(61)), None, "{response}");
+        for failed in [Failed::Answered, Failed::Disconnected] {
+            let options = Options::default();
+            let allowed = stale_if_error(&terms(&response), &asked, failed, at(61), &options);
+            assert_eq!(allowed, None, "{response}");
+        }
     }
 }
 
@@ -119,18 +123,47 @@ fn a_stale_response_is_served_while_it_is_refreshed() {
     check(response, "no-cache", 70, VALIDATE);
 }
 
+/// What a failing origin is covered with: for how long it was stale, and what allows it.
+fn covered(response: &str, asked: &str, failed: Failed, age: u64) -> Option<(u64, StaleUse)> {
+    let asked = request(&[("cache-control", asked)]);
+    let options = Options::default();
+    let allowed = stale_if_error(&terms(response), &asked, failed, at(age), &options);
+    allowed.map(|(by, allowed)| (by.as_secs(), allowed))
+}
+
 #[test]
 fn a_stale_response_is_served_when_the_origin_fails() {
     let check = |response: &str, asked: &str, age: u64, expected: Option<u64>| {
-        let asked = request(&[("cache-control", asked)]);
-        let actual = stale_if_error(&terms(response), &asked, at(age));
-        assert_eq!(actual, expected.map(Duration::from_secs), "{response} {asked:?} {age}");
+        let expected = expected.map(|by| (by, StaleUse::IfError));
+        let actual = covered(response, asked, Failed::Answered, age);
+        assert_eq!(actual, expected, "{response} {asked:?} {age}");
     };
     check("max-age=60, stale-if-error=30", "x", 89, Some(29));
     check("max-age=60, stale-if-error=30", "x", 90, None);
     check("max-age=60", "stale-if-error=30", 89, Some(29));
     check("max-age=60", "x", 61, None);
     check("max-age=60, stale-if-error=30", "no-cache", 70, None);
+}
+
+#[test]
+fn a_cache_that_is_disconnected_sends_what_it_has_for_an_hour() {
+    let check = |response: &str, asked: &str, age: u64, expected: Option<u64>| {
+        let expected = expected.map(|by| (by, StaleUse::Disconnected));
+        let actual = covered(response, asked, Failed::Disconnected, age);
+        assert_eq!(actual, expected, "{response} {asked:?} {age}");
+    };
+    check("max-age=60", "x", 61, Some(1));
+    check("max-age=60", "x", 60 + 3_599, Some(3_599));
+    check("max-age=60", "x", 60 + 3_600, None);
+    check("max-age=0", "x", 1, None);
+    for asked in ["max-age=600", "min-fresh=1", "no-cache"] {
+        check("max-age=60", asked, 61, None);
+    }
+    for forbidding in ["must-revalidate", "proxy-revalidate", "s-maxage=60", "no-cache"] {
+        check(&format!("max-age=60, {forbidding}"), "x", 61, None);
+    }
+    let stated = covered("max-age=60, stale-if-error=30", "x", Failed::Disconnected, 70);
+    assert_eq!(stated, Some((10, StaleUse::IfError)));
 }
 
 #[test]

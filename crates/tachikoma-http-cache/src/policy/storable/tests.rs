@@ -25,7 +25,7 @@ fn decide(
     let request = headers(request);
     let facts = admit(&Method::GET, &request, false, options).unwrap();
     let status = StatusCode::from_u16(status).unwrap();
-    let response = ResponseFacts::read(status, &headers(response));
+    let response = ResponseFacts::read(status, &headers(response), &options.targeted);
     let received = Received { requested_at: NOW, at: NOW, date: response.date, age: response.age };
     storable(&facts, &request, &response, &received, options)
 }
@@ -79,7 +79,10 @@ fn what_can_never_be_used_is_not_stored() {
     check_cc("max-age=0", Err(Refusal::NeverUsable));
     check(&[("cache-control", "max-age=0"), ("etag", "\"v1\"")], Ok(()));
     check_cc("max-age=60, no-cache", Err(Refusal::NeverUsable));
-    check(&[("cache-control", "max-age=60"), ("age", "60")], Err(Refusal::NeverUsable));
+    let old = ("age", "60");
+    check(&[("cache-control", "max-age=60, must-revalidate"), old], Err(Refusal::NeverUsable));
+    // A request may accept it, and so may one that finds the origin gone.
+    check(&[("cache-control", "max-age=60"), old], Ok(()));
     check(&[("cache-control", "max-age=60"), ("age", "59")], Ok(()));
     check(&[("expires", "0")], Err(Refusal::NeverUsable));
     check_cc("max-age=0, stale-while-revalidate=9", Ok(()));
@@ -145,10 +148,21 @@ fn an_unkeyed_header_keeps_the_response_out_unless_vary_names_it() {
 #[test]
 fn a_status_about_one_client_is_never_stored() {
     let fresh = [("cache-control", "public, max-age=60, s-maxage=60")];
-    for status in [206, 304, 401, 403, 407, 416, 429, 431] {
+    for status in [304, 401, 403, 407, 416, 429, 431] {
         let actual = decide(&Options::default(), &[], status, &fresh);
         assert_eq!(actual, Err(Refusal::Status), "{status}");
     }
+}
+
+#[test]
+fn a_part_is_stored_only_if_it_was_asked_for_and_says_what_it_is() {
+    let fresh = ("cache-control", "max-age=60");
+    let part = [fresh, ("content-range", "bytes 0-4/10")];
+    let asked = [("range", "bytes=0-4")];
+    let options = Options::default();
+    assert!(decide(&options, &asked, 206, &part).is_ok());
+    assert_eq!(decide(&options, &[], 206, &part), Err(Refusal::Part));
+    assert_eq!(decide(&options, &asked, 206, &[fresh]), Err(Refusal::Part));
 }
 
 #[test]
@@ -176,7 +190,8 @@ fn an_error_is_kept_for_ten_seconds_at_most_and_not_after_an_oversize_request() 
 #[test]
 fn the_answer_to_a_head_is_not_stored() {
     let facts = admit(&Method::HEAD, &HeaderMap::new(), false, &Options::default()).unwrap();
-    let response = ResponseFacts::read(StatusCode::OK, &headers(&[("cache-control", "max-age=9")]));
+    let fields = headers(&[("cache-control", "max-age=9")]);
+    let response = ResponseFacts::read(StatusCode::OK, &fields, &[]);
     let received = Received { requested_at: NOW, at: NOW, date: None, age: None };
     let refused = storable(&facts, &HeaderMap::new(), &response, &received, &Options::default());
     assert_eq!(refused, Err(Refusal::Head));

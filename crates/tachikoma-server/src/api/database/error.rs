@@ -31,11 +31,15 @@ impl From<sqlx::Error> for DatabaseError {
     fn from(error: sqlx::Error) -> Self {
         let busy = match &error {
             sqlx::Error::PoolTimedOut => true,
-            sqlx::Error::Database(database) => is_lock(database.code()),
-            _ => false,
+            error => is_locked(error),
         };
         if busy { Self::Busy(error) } else { Self::Failed(error) }
     }
+}
+
+/// Whether SQLite says that somebody else holds the lock.
+pub(super) fn is_locked(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|error| is_lock(error.code()))
 }
 
 /// Whether a result code of SQLite says that somebody else holds the lock.

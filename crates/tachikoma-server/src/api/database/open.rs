@@ -1,17 +1,25 @@
 //! Decides which database URLs are taken and with which settings the file is opened.
 
-use std::str::FromStr;
+use std::{str::FromStr, time::Duration};
 
 use sqlx::{
     ConnectOptions, Connection,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+    sqlite::{
+        SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions,
+        SqliteSynchronous,
+    },
 };
+use tachikoma_cache::{Clock as _, SystemClock};
 
 use super::{
     Database,
+    error::is_locked,
     migrate::{MigrateError, migrate},
 };
 use crate::api::limits;
+
+/// Between two attempts to set the journal mode.
+const RETRY_PAUSE: Duration = Duration::from_millis(5);
 
 /// The database could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +59,7 @@ impl Database {
 
         // The journal mode is written into the file: one connection sets it, once.
         let first = options.clone().journal_mode(SqliteJournalMode::Wal);
-        let mut connection = first.connect().await.map_err(failed)?;
+        let mut connection = connect_alone(&first).await.map_err(failed)?;
         migrate(&mut connection)
             .await
             .map_err(|source| OpenError::Migrate { url: url.to_owned(), source })?;
@@ -67,6 +75,20 @@ impl Database {
         let writes = pool().max_connections(1).connect_with(options).await.map_err(failed)?;
         connection.close().await.map_err(failed)?;
         Ok(Self { reads, writes })
+    }
+}
+
+/// Connects and sets the journal mode. That needs the file for oneself: of two who change it at
+/// once SQLite refuses one immediately, whatever its busy timeout, since each waits for the other.
+/// That one tries again, until the timeout is over.
+async fn connect_alone(options: &SqliteConnectOptions) -> sqlx::Result<SqliteConnection> {
+    let clock = SystemClock::new();
+    let end = clock.now().saturating_add(limits::BUSY_TIME);
+    loop {
+        match options.connect().await {
+            Err(error) if is_locked(&error) && clock.now() < end => clock.sleep(RETRY_PAUSE).await,
+            connected_or_not => return connected_or_not,
+        }
     }
 }
 

@@ -39,7 +39,7 @@ fn version(version: u32) -> Preconditions {
 
 #[tokio::test]
 async fn several_processes_open_a_new_file_at_once_and_all_see_one_schema() {
-    for _ in 0..5 {
+    for _ in 0..20 {
         let folder = TempDir::new().unwrap();
         let url = url(&folder);
         let opened = join_all((0..8).map(|_| Database::open(&url))).await;

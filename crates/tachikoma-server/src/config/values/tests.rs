@@ -34,7 +34,7 @@ fn an_address_is_an_ip_address_and_a_port() {
 }
 
 #[test]
-fn an_upstream_is_a_plain_http_origin() {
+fn an_upstream_is_an_origin_without_a_path() {
     check::<Upstream>(
         &[
             ("http://127.0.0.1:3000", "http://127.0.0.1:3000"),
@@ -46,7 +46,6 @@ fn an_upstream_is_a_plain_http_origin() {
             "127.0.0.1:3000",
             "localhost",
             "//example.test",
-            "https://example.test",
             "ftp://example.test",
             "unix:///run/app.sock",
             "http://",
@@ -62,6 +61,20 @@ fn an_upstream_is_a_plain_http_origin() {
             "http://example.test#x",
         ],
     );
+}
+
+#[test]
+fn an_upstream_within_tls_needs_its_feature_and_has_its_own_port() {
+    match "https://example.test".parse::<Upstream>() {
+        Ok(upstream) => {
+            assert!(tls::AVAILABLE && upstream.is_secure());
+            assert_eq!(
+                (upstream.port(), upstream.to_string().as_str()),
+                (443, "https://example.test")
+            );
+        }
+        Err(refused) => assert!(!tls::AVAILABLE && refused.to_string().contains("feature `tls`")),
+    }
 }
 
 #[test]

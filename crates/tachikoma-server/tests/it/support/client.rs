@@ -60,8 +60,28 @@ impl Connection {
         self.0.get_mut().write_all(bytes.as_ref())
     }
 
+    /// Whether something has come that was not read yet.
+    pub(crate) fn has_answer(&mut self) -> bool {
+        self.0.get_ref().set_nonblocking(true).unwrap();
+        let came = self.0.fill_buf().is_ok();
+        self.0.get_ref().set_nonblocking(false).unwrap();
+        came
+    }
+
     /// Reads one response; `None` when the connection ended before its head was in.
     pub(crate) fn read(&mut self) -> Option<Answer> {
+        let mut answer = self.read_head()?;
+        answer.complete = self.read_body(&mut answer);
+        Some(answer)
+    }
+
+    /// Whether the server has ended the connection, with nothing more on it.
+    pub(crate) fn is_at_end(&mut self) -> bool {
+        self.0.fill_buf().map_or(true, <[u8]>::is_empty)
+    }
+
+    /// Reads the head of one response, as that to HEAD.
+    pub(crate) fn read_head(&mut self) -> Option<Answer> {
         let mut status = String::new();
         if self.0.read_line(&mut status).ok()? == 0 {
             return None;
@@ -74,9 +94,7 @@ impl Connection {
             headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
         }
         let status = status.split(' ').nth(1)?.parse().ok()?;
-        let mut answer = Answer { status, headers, body: Vec::new(), complete: true };
-        answer.complete = self.read_body(&mut answer);
-        Some(answer)
+        Some(Answer { status, headers, body: Vec::new(), complete: true })
     }
 
     fn read_body(&mut self, answer: &mut Answer) -> bool {

@@ -1,6 +1,6 @@
 //! An origin server that answers with exactly the bytes a test gives it, and remembers requests.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -110,6 +110,17 @@ impl Drop for Origin {
             TcpStream::connect(self.address).is_err()
         });
     }
+}
+
+/// Reads the head of a request and nothing behind it; `None` when it ended before.
+pub(crate) fn head(stream: &mut impl Read) -> Option<String> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).ok()?;
+        head.push(byte[0]);
+    }
+    String::from_utf8(head).ok()
 }
 
 fn serve(stream: TcpStream, log: &Mutex<Vec<Seen>>, answers: &Answers, ended: &AtomicBool) {

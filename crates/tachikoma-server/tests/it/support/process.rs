@@ -62,7 +62,10 @@ impl Tachikoma {
 
     pub(crate) fn serve_with(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut command = binary();
-        command.args(["serve", "--listen", "127.0.0.1:0", "--log-format", "json"]);
+        command.args(["serve", "--log-format", "json"]);
+        if !arguments.iter().any(|argument| argument.starts_with("--listen")) {
+            command.args(["--listen", "127.0.0.1:0"]);
+        }
         if !arguments.iter().any(|argument| argument.starts_with("--admin=")) {
             command.args(["--admin", "127.0.0.1:0"]);
         }
@@ -129,8 +132,27 @@ impl Tachikoma {
         self.out = None;
     }
 
+    /// Its process.
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
+        kill_process(self.pid(), signal).unwrap();
+    }
+
+    /// The bytes of memory that the process holds now.
+    pub(crate) fn resident(&self) -> u64 {
+        resident(self.child.id())
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// How many files and connections the process has open now.
+    pub(crate) fn files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
     }
 
     pub(crate) fn has_ended(&mut self) -> bool {
@@ -144,6 +166,13 @@ impl Tachikoma {
     }
 }
 
+/// The bytes of memory that a process holds now.
+pub(crate) fn resident(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+}
+
 impl Drop for Tachikoma {
     fn drop(&mut self) {
         let _ = self.child.kill();
@@ -154,6 +183,7 @@ impl Drop for Tachikoma {
 /// The message and address of a log line like `{"message":"serving","address":"http://…"}`.
 fn address(line: &str) -> Option<(String, SocketAddr)> {
     let value: serde_json::Value = serde_json::from_str(line).ok()?;
-    let address = value["address"].as_str()?.strip_prefix("http://")?.parse().ok()?;
+    let (_scheme, address) = value["address"].as_str()?.split_once("://")?;
+    let address = address.parse().ok()?;
     Some((value["message"].as_str()?.to_owned(), address))
 }

@@ -8,7 +8,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::budget::Room;
 use super::shard::Shard;
-use super::{Counts, EvictionCause};
 use crate::clock::Time;
 
 /// Apart from its neighbours, so that cores do not fight for a cache line (two of 64 bytes: the
@@ -24,8 +23,6 @@ struct Figures {
     bytes: AtomicU64,
     entries: AtomicU64,
     next_expiry: AtomicU64,
-    inserted: AtomicU64,
-    gone: [AtomicU64; EvictionCause::NUMBER],
 }
 
 const NEVER: u64 = u64::MAX;
@@ -38,8 +35,6 @@ impl<V> Cell<V> {
                 bytes: AtomicU64::new(0),
                 entries: AtomicU64::new(0),
                 next_expiry: AtomicU64::new(NEVER),
-                inserted: AtomicU64::new(0),
-                gone: Default::default(),
             },
         }
     }
@@ -63,13 +58,6 @@ impl<V> Cell<V> {
     pub(super) fn next_expiry(&self) -> Option<Time> {
         let at = self.figures.next_expiry.load(Relaxed);
         (at != NEVER).then_some(Time::from_millis(at))
-    }
-
-    pub(super) fn counts(&self) -> Counts {
-        Counts {
-            inserted: self.figures.inserted.load(Relaxed),
-            gone: std::array::from_fn(|cause| self.figures.gone[cause].load(Relaxed)),
-        }
     }
 }
 
@@ -99,9 +87,5 @@ impl<V> Drop for Writing<'_, V> {
         figures.bytes.store(room.bytes, Relaxed);
         figures.entries.store(room.entries, Relaxed);
         figures.next_expiry.store(next, Relaxed);
-        figures.inserted.store(self.shard.counts.inserted, Relaxed);
-        for (figure, gone) in figures.gone.iter().zip(self.shard.counts.gone) {
-            figure.store(gone, Relaxed);
-        }
     }
 }

@@ -205,6 +205,13 @@ impl<V> Shard<V> {
         Some(std::mem::replace(&mut stored.value, value))
     }
 
+    /// Gives an entry a later expiry; an earlier one does not count.
+    pub(super) fn postpone(&mut self, index: u32, expiry: Time) {
+        if self.slots[index as usize].expiry < expiry {
+            self.set_expiry(index, Some(expiry));
+        }
+    }
+
     pub(super) fn set_expiry(&mut self, index: u32, expiry: Option<Time>) {
         let slot = &mut self.slots[index as usize];
         let old = std::mem::replace(&mut slot.expiry, expiry.unwrap_or(NEVER));
@@ -284,6 +291,14 @@ impl<V> Shard<V> {
             self.unlink(index);
             self.push(index, Place::Main);
         }
+    }
+
+    /// Takes out the entry that would be looked at first to make room.
+    #[cfg(feature = "redis")]
+    pub(super) fn take_first(&mut self) -> Option<Taken<V>> {
+        let heads = [self.small.head, self.main.head];
+        let index = heads.into_iter().find(|head| *head != NONE)?;
+        self.take(index, EvictionCause::Removed)
     }
 
     /// Takes out everything, at the end of the engine; nobody counts it.

@@ -43,7 +43,7 @@ impl<V: Clone> Plain<V> {
 }
 
 fn check_law<V>(engine: &Engine<V>) {
-    let counts = engine.counts();
+    let counts = engine.census(at(0)).counts;
     let gone: u64 = counts.gone.iter().sum();
     let here: u64 = engine.cells.iter().map(|cell| cell.room().entries).sum();
     assert_eq!(counts.inserted, gone + here, "{counts:?}");
@@ -83,10 +83,10 @@ fn an_entry_ends_at_its_expiry_to_the_millisecond() {
     let engine = Plain(engine(100, 10));
     engine.set("a", 1, 1, Some(1500));
     assert_eq!(engine.get("a", 1499), Some(1));
-    assert_eq!(engine.0.len(at(1499)), 1);
-    assert_eq!(engine.0.len(at(1500)), 0);
+    assert_eq!(engine.0.census(at(1499)).live, 1);
+    assert_eq!(engine.0.census(at(1500)).live, 0);
     assert_eq!(engine.get("a", 1500), None);
-    assert_eq!(engine.0.counts().gone(EvictionCause::Expired), 1);
+    assert_eq!(engine.0.census(at(0)).counts.gone(EvictionCause::Expired), 1);
     assert_eq!(engine.0.bytes(), 0, "an expired entry that is asked for is freed");
     check_law(&engine.0);
 }
@@ -114,13 +114,13 @@ fn a_new_expiry_takes_the_place_of_the_old_one() {
     let ns = namespace();
     let key = Key::new(&ns, "a").unwrap();
     engine.set("a", 1, 1, Some(10));
-    assert!(engine.0.update(&key, Some(at(50)), at(5), |value| Some(value + 1)));
+    assert!(engine.0.update(&key, at(5), |value| Some((value + 1, Some(at(50))))));
     assert_eq!(engine.0.sweep(at(40), 10).freed, 0);
     assert_eq!(engine.get("a", 49), Some(2));
-    assert!(engine.0.update(&key, None, at(49), |value| Some(*value)));
+    assert!(engine.0.update(&key, at(49), |value| Some((*value, None))));
     assert_eq!(engine.0.sweep(at(50), 10), Sweep { freed: 0, next: None });
-    assert!(engine.0.update(&key, Some(at(60)), at(50), |value| Some(*value)));
-    assert!(!engine.0.update(&key, None, at(60), |value| Some(*value)), "it is gone");
+    assert!(engine.0.update(&key, at(50), |value| Some((*value, Some(at(60))))));
+    assert!(!engine.0.update(&key, at(60), |value| Some((*value, None))), "it is gone");
     check_law(&engine.0);
 }
 
@@ -162,7 +162,7 @@ fn nothing_comes_between_the_condition_and_the_storing() {
         });
         assert!(end.recv_timeout(Duration::from_secs(10)).unwrap(), "it found the value");
     });
-    assert_eq!(engine.len(at(0)), 0);
+    assert_eq!(engine.census(at(0)).live, 0);
 }
 
 #[test]
@@ -189,7 +189,7 @@ fn a_value_as_large_as_the_cache_fits_whatever_the_shards_hold() {
     // It is replaced in place by one as large, and makes room for a small one.
     assert_eq!(engine.set("big", 2, largest, None), Insertion::Stored);
     assert_eq!(engine.get("big", 0), Some(2));
-    assert_eq!(engine.0.counts().gone(EvictionCause::Replaced), 1);
+    assert_eq!(engine.0.census(at(0)).counts.gone(EvictionCause::Replaced), 1);
     assert_eq!(engine.set("tiny", 3, 1, None), Insertion::Stored);
     assert_eq!(engine.get("big", 0), None);
     check_law(&engine.0);
@@ -203,9 +203,9 @@ fn the_bound_that_is_reached_is_the_cause() {
         by_count.set(name, 0, 1, None);
         by_size.set(name, 0, 500, None);
     }
-    assert_eq!(by_count.0.counts().gone(EvictionCause::Count), 1);
-    assert!(by_size.0.counts().gone(EvictionCause::Size) > 0);
-    assert_eq!(by_size.0.counts().gone(EvictionCause::Count), 0);
+    assert_eq!(by_count.0.census(at(0)).counts.gone(EvictionCause::Count), 1);
+    assert!(by_size.0.census(at(0)).counts.gone(EvictionCause::Size) > 0);
+    assert_eq!(by_size.0.census(at(0)).counts.gone(EvictionCause::Count), 0);
 }
 
 #[test]
@@ -217,8 +217,8 @@ fn what_has_expired_goes_before_what_has_not() {
     let key = Key::new(&ns, "c").unwrap();
     engine.0.insert(&key, 3, 1, None, at(10), |_| true);
     assert_eq!(engine.get("a", 10), Some(1));
-    assert_eq!(engine.0.counts().gone(EvictionCause::Expired), 1);
-    assert_eq!(engine.0.counts().gone(EvictionCause::Count), 0);
+    assert_eq!(engine.0.census(at(0)).counts.gone(EvictionCause::Expired), 1);
+    assert_eq!(engine.0.census(at(0)).counts.gone(EvictionCause::Count), 0);
 }
 
 #[test]
@@ -332,7 +332,7 @@ fn a_shard_that_is_empty_gives_its_storage_back() {
     assert!(engine.0.cells.iter().any(|cell| cell.read().slots() > 0));
     engine.0.sweep(at(10), usize::MAX);
     assert!(engine.0.cells.iter().all(|cell| cell.read().slots() == 0));
-    assert_eq!((engine.0.bytes(), engine.0.len(at(10))), (0, 0));
+    assert_eq!((engine.0.bytes(), engine.0.census(at(10)).live), (0, 0));
 }
 
 #[test]

@@ -1,6 +1,10 @@
+use std::collections::HashMap;
+
 use proptest::prelude::*;
 
+use super::list::MAX_GLOBS;
 use super::*;
+use crate::glob::Glob;
 
 fn space() -> Namespace {
     Namespace::default()
@@ -38,13 +42,13 @@ fn what_is_entered_is_pending_until_it_is_confirmed() {
 fn what_its_caller_dropped_is_sent_again_and_only_once_at_a_time() {
     let book = Book::default();
     let sending = book.enter(&space(), keys(&["a"]));
-    assert!(book.take().is_none(), "its caller is sending it");
+    assert!(book.take(u64::MAX).is_none(), "its caller is sending it");
     drop(sending);
-    let again = book.take().unwrap();
+    let again = book.take(u64::MAX).unwrap();
     assert_eq!(again.claim().unwrap().work, keys(&["a"]));
-    assert!(book.take().is_none());
+    assert!(book.take(u64::MAX).is_none());
     drop(again);
-    book.take().unwrap().confirm();
+    book.take(u64::MAX).unwrap().confirm();
     assert_eq!(book.len(), 0);
 }
 
@@ -67,9 +71,9 @@ fn a_hard_invalidation_is_not_weakened_by_a_soft_one() {
     assert_eq!(book.of_group(&space(), &group("a")), Some(How::Hard));
     assert_eq!(book.of_group(&space(), &group("b")), Some(How::Soft));
     assert_eq!(book.of_group(&space(), &group("c")), None);
-    let hard = book.take().unwrap();
+    let hard = book.take(u64::MAX).unwrap();
     assert_eq!(hard.claim().unwrap().work, groups(&["a"], How::Hard));
-    let soft = book.take().unwrap();
+    let soft = book.take(u64::MAX).unwrap();
     assert_eq!(soft.claim().unwrap().work, groups(&["b"], How::Soft));
     hard.confirm();
     soft.confirm();
@@ -83,7 +87,7 @@ fn a_pattern_covers_what_it_matches_and_is_kept_once() {
     book.defer(&space(), matching("user:*"));
     assert_eq!(book.len(), 1);
     assert!(book.covers(&space(), "user:1") && !book.covers(&space(), "order:1"));
-    book.take().unwrap().confirm();
+    book.take(u64::MAX).unwrap().confirm();
     assert!(!book.covers(&space(), "user:1"));
 }
 
@@ -96,14 +100,18 @@ fn a_full_list_makes_the_whole_namespace_pending() {
     for i in 0..10 {
         claims.push(list.enter(&space(), keys(&[&i.to_string()])));
     }
-    assert_eq!(list.len(), 2);
+    assert_eq!(list.len(), 3);
     assert!(list.covers(&space(), "never named"));
+    assert_eq!(list.of_group(&space(), &group("any")), Some(How::Hard));
     assert!(!list.covers(&other, "never named"));
     for claim in &claims {
         list.confirm(claim);
     }
     assert!(list.covers(&space(), "0"), "one of them is in, the others are forgotten");
-    let everything = list.take().unwrap();
+    let floor = list.take(u64::MAX).unwrap();
+    assert_eq!(floor.work, Work::Floor, "one step, before the scan");
+    list.confirm(&floor);
+    let everything = list.take(u64::MAX).unwrap();
     assert_eq!(everything.work, matching("*"));
     list.confirm(&everything);
     assert!(!list.covers(&space(), "0"));
@@ -115,8 +123,86 @@ fn many_patterns_become_one_for_everything() {
     for i in 0..=MAX_GLOBS {
         list.enter(&space(), matching(&format!("{i}:*")));
     }
-    assert_eq!(list.len(), 1);
+    assert_eq!(list.len(), 2);
     assert!(list.covers(&space(), "x"));
+}
+
+#[test]
+fn a_pattern_leaves_alone_what_was_written_after_it() {
+    let book = Book::default();
+    book.defer(&space(), matching("user:*"));
+    book.enter(&space(), keys(&["user:1"])).confirm();
+    assert!(!book.covers(&space(), "user:1") && book.covers(&space(), "user:2"));
+    let sweep = book.take(u64::MAX).unwrap();
+    let found = ["user:1", "user:2"].map(str::to_owned).to_vec();
+    let page = book.take_found(&space(), found);
+    assert_eq!(page.claim().unwrap().work, keys(&["user:2"]));
+    page.confirm();
+    book.defer(&space(), matching("user:*"));
+    assert!(book.covers(&space(), "user:1"), "it was asked for again");
+    sweep.confirm();
+    assert!(book.covers(&space(), "user:1"), "the sweep began before it was asked for again");
+}
+
+#[test]
+fn what_a_pattern_may_spare_is_bounded_and_the_rest_is_removed() {
+    let mut list = Pending::new(3);
+    let sweep = list.enter(&space(), matching("k*"));
+    list.release(&sweep);
+    for i in 0..5 {
+        let claim = list.enter(&space(), keys(&[&format!("k{i}")]));
+        list.confirm(&claim);
+    }
+    let covered = (0..5).filter(|i| list.covers(&space(), &format!("k{i}"))).count();
+    assert_eq!(covered, 2);
+}
+
+#[test]
+fn what_failed_in_a_round_is_not_sent_twice_in_it() {
+    let book = Book::default();
+    book.defer(&space(), keys(&["a"]));
+    let round = book.round();
+    drop(book.take(round).unwrap());
+    assert!(book.take(round).is_none());
+    assert!(book.take(book.round()).is_some());
+}
+
+#[tokio::test]
+async fn a_write_waits_while_the_removal_is_sent_again() {
+    let book = Book::default();
+    let name = || vec!["a".to_owned()];
+    let soon = || Deadline::after(std::time::Duration::from_millis(20));
+    let first = book.enter(&space(), keys(&["a"]));
+    let beside = book.enter_in_order(&space(), name(), soon()).await;
+    assert!(beside.is_some(), "they are concurrent: either may come last");
+    drop((first, beside));
+    let again = book.take(u64::MAX).unwrap();
+    assert!(book.enter_in_order(&space(), name(), soon()).await.is_none());
+    let later = Deadline::after(std::time::Duration::from_secs(10));
+    let space = space();
+    let write = book.enter_in_order(&space, name(), later);
+    let (write, ()) = futures_util::future::join(write, async { again.confirm() }).await;
+    write.unwrap().confirm();
+    assert_eq!(book.len(), 0);
+}
+
+#[tokio::test]
+async fn groups_that_are_left_over_are_sent_before_counters_are_read() {
+    let book = Book::default();
+    let soon = || Deadline::after(std::time::Duration::from_millis(20));
+    let first = book.enter(&space(), groups(&["a"], How::Hard));
+    assert!(book.take_groups(&space(), soon()).await.is_none(), "it is concurrent");
+    drop(first);
+    book.defer(&space(), matching("*"));
+    let floor = book.take_groups(&space(), soon()).await.unwrap();
+    assert_eq!(floor.claim().unwrap().work, Work::Floor);
+    let group = book.take_groups(&space(), soon()).await.unwrap();
+    assert_eq!(group.claim().unwrap().work, groups(&["a"], How::Hard));
+    assert!(book.take_groups(&space(), soon()).await.is_none(), "others send it, for too long");
+    floor.confirm();
+    group.confirm();
+    assert!(book.take_groups(&space(), soon()).await.is_none());
+    assert_eq!(book.len(), 1, "the pattern");
 }
 
 #[derive(Debug, Clone)]
@@ -158,7 +244,7 @@ proptest! {
                     claims.push(claim);
                 }
                 Step::Take => {
-                    if let Some(claim) = list.take() {
+                    if let Some(claim) = list.take(u64::MAX) {
                         for name in named(&claim) {
                             model.insert(name, claim.ticket);
                         }
@@ -184,7 +270,7 @@ proptest! {
         for claim in claims.drain(..) {
             list.release(&claim);
         }
-        while let Some(claim) = list.take() {
+        while let Some(claim) = list.take(u64::MAX) {
             list.confirm(&claim);
         }
         prop_assert_eq!(list.len(), 0);

@@ -80,7 +80,7 @@ impl Run {
             }
             Step::Touch { key, ttl } => {
                 let expiry = expiry_of(ttl);
-                let touched = self.engine.update(&key_of(key), expiry.map(at), now, |v| Some(*v));
+                let touched = self.engine.update(&key_of(key), now, |v| Some((*v, expiry.map(at))));
                 assert!(!touched || self.live(key).is_some());
                 assert!(touched || self.tight || self.live(key).is_none());
                 match self.model.get_mut(&key) {
@@ -91,9 +91,13 @@ impl Run {
             }
             Step::Advance { by } => self.now += by,
             Step::Sweep { limit } => {
-                let before = self.engine.len(now);
+                let before = self.engine.census(now).live;
                 self.engine.sweep(now, limit);
-                assert_eq!(self.engine.len(now), before, "a sweep frees only what has expired");
+                assert_eq!(
+                    self.engine.census(now).live,
+                    before,
+                    "a sweep frees only what has expired"
+                );
             }
             Step::Walk { limit } => self.walk(limit),
         }
@@ -143,7 +147,7 @@ impl Run {
                 assert_eq!(twice, None);
             });
         }
-        assert_eq!(seen.len() as u64, self.engine.len(at(self.now)));
+        assert_eq!(seen.len() as u64, self.engine.census(at(self.now)).live);
         for (key, value) in &seen {
             assert_eq!(self.live(*key), Some(*value));
         }
@@ -169,7 +173,7 @@ proptest! {
         for step in &steps {
             run.step(step);
         }
-        let counts = run.engine.counts();
+        let counts = run.engine.census(at(0)).counts;
         prop_assert_eq!(counts.gone(EvictionCause::Size) + counts.gone(EvictionCause::Count), 0);
     }
 

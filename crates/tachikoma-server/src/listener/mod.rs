@@ -1,8 +1,15 @@
 //! Takes connections, bounds what a client may hold, and drains them at shutdown.
 //!
-//! It knows nothing of what is served: a handler gets each request with its peer's address.
+//! It knows nothing of what is served: a handler gets each request with what is known of its peer.
 
-use std::convert::Infallible;
+mod budget;
+mod connection;
+mod interim;
+mod pulse;
+mod reading;
+mod sniff;
+mod tunnels;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,26 +19,37 @@ use anyhow::Context as _;
 use axum::body::Body;
 use futures_util::FutureExt as _;
 use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tachikoma_cache::Clock;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::net::TcpListener;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
 use crate::config::Limits;
 use crate::shutdown::Shutdown;
-use crate::timed::{TimedBody, TimedWrite};
+use crate::tls;
+use connection::Serving;
+pub(crate) use interim::Interim;
+pub(crate) use tunnels::{Tunnel, Tunnels};
 
-/// The address a request came from, among its extensions.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Peer(pub(crate) SocketAddr);
+/// Where a request came from, among its extensions.
+#[derive(Debug, Clone)]
+pub(crate) struct Peer {
+    pub(crate) address: SocketAddr,
+    /// Whether it came over TLS.
+    pub(crate) secure: bool,
+    /// Takes interim responses, where there is a way to send them.
+    pub(crate) interim: Option<Interim>,
+    /// Its connection, where that can become a tunnel.
+    pub(crate) link: Option<Arc<Link>>,
+}
 
-/// The number of fields that hyper has room for without an allocation.
-const HYPERS_OWN_FIELDS: u16 = 100;
+/// A connection, as far as a tunnel over it goes.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) tunnels: Tunnels,
+    /// It counts as open for as long as the tunnel is.
+    _slot: Option<OwnedSemaphorePermit>,
+}
 
 /// Connections that the admin listener holds at once.
 const ADMIN_CONNECTIONS: u32 = 64;
@@ -72,12 +90,22 @@ pub(crate) struct Terms {
     pub(crate) clock: Arc<dyn Clock>,
     /// Permits for open connections; what is not available is open.
     pub(crate) slots: Arc<Semaphore>,
+    /// The connections that became tunnels.
+    tunnels: Tunnels,
+    /// With it, TLS is spoken and nothing else.
+    tls: Option<tls::Acceptor>,
 }
 
 impl Terms {
     pub(crate) fn new(limits: Limits, drain: Duration, clock: Arc<dyn Clock>) -> Self {
         let slots = Arc::new(Semaphore::new(limits.connections as usize));
-        Self { limits, drain, clock, slots }
+        Self { limits, drain, clock, slots, tunnels: Tunnels::new(), tls: None }
+    }
+
+    /// Speaks TLS from now on.
+    pub(crate) fn within(mut self, tls: Option<tls::Acceptor>) -> Self {
+        self.tls = tls;
+        self
     }
 
     /// The terms of the admin listener: few clients, who are not waited for.
@@ -99,7 +127,6 @@ pub(crate) async fn serve<H: Handler>(
     terms: Terms,
     mut shutdown: Shutdown,
 ) -> anyhow::Result<()> {
-    let graceful = GracefulShutdown::new();
     let mut tasks = JoinSet::new();
     loop {
         let slot = tokio::select! {
@@ -115,8 +142,13 @@ pub(crate) async fn serve<H: Handler>(
         };
         match accepted {
             Ok((stream, peer)) => {
-                let connection = connection(stream, peer, &handler, &terms, graceful.watcher());
-                tasks.spawn(connection.map(|()| drop(slot)));
+                let serving = Serving {
+                    handler: handler.clone(),
+                    terms: terms.clone(),
+                    shutdown: shutdown.clone(),
+                    slot: Some(slot),
+                };
+                tasks.spawn(connection::serve(stream, peer, serving));
             }
             Err(error) => {
                 // Out of file descriptors, as a rule: it passes when connections end, so wait a
@@ -128,56 +160,23 @@ pub(crate) async fn serve<H: Handler>(
     }
     // Clients whose connection the system has already taken believe that they are being served.
     while let Some(Ok((stream, peer))) = listener.accept().now_or_never() {
-        tasks.spawn(connection(stream, peer, &handler, &terms, graceful.watcher()));
+        let serving = Serving {
+            handler: handler.clone(),
+            terms: terms.clone(),
+            shutdown: shutdown.clone(),
+            slot: None,
+        };
+        tasks.spawn(connection::serve(stream, peer, serving));
     }
     drop(listener);
     let drained = async {
-        graceful.shutdown().await;
         while tasks.join_next().await.is_some() {}
+        terms.tunnels.none_open().await;
     };
     if tokio::time::timeout(terms.drain, drained).await.is_err() {
-        tracing::warn!(connections = tasks.len(), "cut off: not done when the drain time was over");
+        let connections = tasks.len() + terms.tunnels.cut();
+        tracing::warn!(connections, "cut off: not done when the drain time was over");
     }
     tasks.shutdown().await;
     Ok(())
-}
-
-/// Serves one connection until its end.
-fn connection<H: Handler>(
-    stream: TcpStream,
-    peer: SocketAddr,
-    handler: &H,
-    terms: &Terms,
-    watcher: Watcher,
-) -> impl Future<Output = ()> + Send + use<H> {
-    let Limits { head_bytes, head_fields, head_timeout, body_timeout, .. } = terms.limits;
-    let head_bytes = usize::try_from(head_bytes.0).unwrap_or(usize::MAX);
-    let (handler, clock) = (handler.clone(), Arc::clone(&terms.clock));
-    // Answers go out when they are ready, not when a packet is full.
-    let _ = stream.set_nodelay(true);
-    let io = TokioIo::new(TimedWrite::new(stream, body_timeout.0, Arc::clone(&clock)));
-    let service = service_fn(move |request: Request<Incoming>| {
-        let (handler, clock) = (handler.clone(), Arc::clone(&clock));
-        async move {
-            let mut request =
-                request.map(|body| Body::new(TimedBody::new(body, body_timeout.0, clock)));
-            request.extensions_mut().insert(Peer(peer));
-            Ok::<_, Infallible>(handler.handle(request).await)
-        }
-    });
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new())
-        .header_read_timeout(head_timeout.0)
-        .max_header_size(head_bytes)
-        .max_buf_size(head_bytes.max(64 << 10));
-    if head_fields != HYPERS_OWN_FIELDS {
-        // Any other number costs an allocation per request.
-        http.max_headers(usize::from(head_fields));
-    }
-    let connection = http.serve_connection(io, service);
-    async move {
-        if let Err(error) = watcher.watch(connection).await {
-            tracing::debug!(%peer, %error, "a connection ended early");
-        }
-    }
 }

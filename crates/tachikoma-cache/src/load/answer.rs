@@ -1,0 +1,330 @@
+//! What one caller of a load gets: what was found, what is loaded, or a stale value instead.
+//!
+//! It carries out what [`choose`](super::choose) decides and counts the lookup. Each lookup is a
+//! hit or a miss; an answer that is stale is counted as such besides.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{Either, select};
+
+use super::choose::{Choice, Found, choose, is_within};
+use super::flight::Kind;
+use super::options::LoadOptions;
+use super::outcome::{By, Failure, Given, Held, Loader};
+use super::{Job, Ran, alone, is_under_way, lookup, refresh, run};
+use crate::codec::TypeOps;
+use crate::entry::Object;
+use crate::error::Error;
+use crate::invalidation::Group;
+use crate::key::{Key, Namespace};
+use crate::runtime::can_load;
+use crate::shared::Shared;
+use crate::store::guarantee::age;
+use crate::store::{Guarantee, StaleReason};
+
+/// What a caller wants.
+pub(crate) struct Request {
+    pub(crate) namespace: Namespace,
+    pub(crate) name: String,
+    pub(crate) kind: Kind,
+    pub(crate) tags: Result<Vec<Group>, Error>,
+    pub(crate) options: LoadOptions,
+    pub(crate) ops: TypeOps,
+    /// Whether the source may have no value.
+    pub(crate) optional: bool,
+    pub(crate) loader: Loader,
+}
+
+/// What is known when the memory did not answer.
+pub(crate) enum Known {
+    /// The store must be asked.
+    Ask,
+    /// A load is needed; `true`: what was found is served if it gives nothing.
+    Load(Option<Held>, bool),
+}
+
+/// How the value was come by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    Found,
+    Loaded,
+    /// By somebody else's load.
+    Joined,
+}
+
+/// What a caller gets.
+pub(crate) struct Answer {
+    /// `None`: the source has no value.
+    pub(crate) object: Option<Object>,
+    pub(crate) guarantee: Guarantee,
+    pub(crate) way: Way,
+}
+
+impl Answer {
+    pub(super) fn found(object: Option<Object>, guarantee: Guarantee) -> Self {
+        Self { object, guarantee, way: Way::Found }
+    }
+
+    pub(super) fn of(given: Given, followed: bool) -> Self {
+        let way = match (given.by, followed) {
+            (By::Store, _) => Way::Found,
+            (By::Loader, false) => Way::Loaded,
+            (By::Loader, true) | (By::Elsewhere, _) => Way::Joined,
+        };
+        Self { object: given.object, guarantee: given.guarantee, way }
+    }
+}
+
+/// What to do for a caller who was found this.
+pub(crate) enum Decision {
+    Serve(Answer),
+    /// Serve, and [`renew`] it.
+    Renew(Answer, Held),
+    Load(Option<Held>, bool),
+}
+
+impl Shared {
+    /// Decides by what was found, and counts the lookup.
+    pub(crate) fn decide(
+        &self,
+        key: &Key<'_>,
+        held: Option<Held>,
+        options: &LoadOptions,
+    ) -> Decision {
+        let now = self.clock.now();
+        let bytes = held.as_ref().and_then(|held| held.entry.known_bytes());
+        let found = held.as_ref().map(|held| Found::of(held.entry.meta(), held.guarantee, now));
+        let choice = choose(
+            found,
+            options,
+            || self.is_throttled(key, options),
+            || 1.0 - rand::random::<f64>(),
+        );
+        let decision = match (held, choice) {
+            (Some(held), Choice::Serve(guarantee)) => {
+                Decision::Serve(Answer::found(held.object, guarantee))
+            }
+            (Some(held), Choice::ServeAndRefresh(guarantee)) => {
+                Decision::Renew(Answer::found(held.object.clone(), guarantee), held)
+            }
+            (held, choice) => Decision::Load(held, choice == Choice::LoadWithFallback),
+        };
+        match &decision {
+            Decision::Serve(answer) | Decision::Renew(answer, _) => {
+                self.hit(key, bytes);
+                if let Guarantee::Stale { reason, age } = answer.guarantee {
+                    self.stale(key, reason, age);
+                }
+            }
+            Decision::Load(..) => self.miss(key),
+        }
+        decision
+    }
+
+    pub(crate) fn is_throttled(&self, key: &Key<'_>, options: &LoadOptions) -> bool {
+        !options.retry_after.is_zero() && self.throttle.is_closed(key, self.clock.now())
+    }
+}
+
+/// Renews what was found, in the background; `request` is made only if nobody does so already.
+pub(crate) fn renew(
+    shared: &Arc<Shared>,
+    key: &Key<'_>,
+    held: Held,
+    local: bool,
+    request: impl FnOnce() -> Request,
+) {
+    if !can_load() || is_under_way(shared, key) {
+        return;
+    }
+    let renews = held.guarantee.is_fresh().then(|| held.entry.meta().created);
+    let budget = shared.store_timeout;
+    let mut job = request().into_job(shared, Some(held), true, local, budget);
+    job.renews = renews;
+    if job.store {
+        refresh(shared, job);
+    }
+}
+
+/// Looks the key up if that is still to be done, and loads if need be.
+pub(crate) async fn answer(
+    shared: Arc<Shared>,
+    known: Known,
+    request: Request,
+) -> Result<Answer, Failure> {
+    let job = match known {
+        Known::Load(held, has_fallback) => {
+            let budget = shared.store_timeout;
+            request.into_job(&shared, held, has_fallback, true, budget)
+        }
+        Known::Ask => {
+            let (namespace, name) = (request.namespace.clone(), request.name.clone());
+            let Ok(key) = Key::new(&namespace, name) else {
+                return Err(Failure::Aborted); // It was a key before.
+            };
+            let answer = lookup::look_up(&shared, &key).await;
+            let error = answer.error();
+            let held = answer.found.ok().flatten();
+            let held =
+                held.and_then(|found| shared.hold(&key, found, request.ops, request.optional));
+            let (held, has_fallback) = match shared.decide(&key, held, &request.options) {
+                Decision::Serve(answer) => return Ok(answer),
+                Decision::Renew(answer, held) => {
+                    renew(&shared, &key, held, false, || request);
+                    return Ok(answer);
+                }
+                Decision::Load(held, has_fallback) => (held, has_fallback),
+            };
+            // One budget for all of it; a fifth remains even after a slow answer, since without the
+            // right to store this load helps nobody else.
+            let left = shared.store_timeout.saturating_sub(answer.took);
+            let budget = left.max(shared.store_timeout / 5);
+            let mut job = request.into_job(&shared, held, has_fallback, false, budget);
+            if let Some(error) = error {
+                shared.note("look up", &key, &error);
+                // A store that does not answer is not asked for the right to store either.
+                job.store = false;
+            }
+            job
+        }
+    };
+    load(&shared, job).await
+}
+
+impl Request {
+    fn into_job(
+        self,
+        shared: &Shared,
+        held: Option<Held>,
+        has_fallback: bool,
+        local: bool,
+        budget: Duration,
+    ) -> Box<Job> {
+        let Self { namespace, name, kind, tags, options, ops, optional, loader } = self;
+        let mut store = true;
+        // Stored without its tags a value could outlive an invalidation, so it is not stored then.
+        let mut refuse = |error: Error| {
+            shared.note_of("store", &namespace, &name, &error);
+            store = false;
+        };
+        let options = options.check().map_or_else(
+            |error| {
+                refuse(error);
+                shared.options
+            },
+            |()| options,
+        );
+        let tags = tags.unwrap_or_else(|error| {
+            refuse(error);
+            Vec::new()
+        });
+        // It passes through several futures, each of which would have room for it: many may wait.
+        Box::new(Job {
+            namespace,
+            name,
+            kind,
+            tags,
+            store,
+            options,
+            ops,
+            optional,
+            loader,
+            held,
+            has_fallback,
+            renews: None,
+            budget,
+            local,
+            again: false,
+        })
+    }
+}
+
+/// Loads; gives a stale value if the load fails or takes too long, and the caller accepts that.
+async fn load(shared: &Arc<Shared>, job: Box<Job>) -> Result<Answer, Failure> {
+    let options = job.options;
+    let fallback = job.held.clone().filter(|_| job.has_fallback);
+    let (namespace, name) = (job.namespace.clone(), job.name.clone());
+    let key = (&namespace, name.as_str());
+    let load = pin!(load_until_good(shared, job));
+    let result = match (&fallback, options.soft_timeout) {
+        _ if !can_load() => Err(Failure::NoRuntime),
+        (Some(held), Some(patience)) => match select(load, shared.clock.sleep(patience)).await {
+            Either::Left((result, _)) => result,
+            Either::Right(((), load)) => {
+                match shared.instead(key, held, options.kept_stale(), StaleReason::SoftTimeout) {
+                    Some(answer) => return Ok(answer),
+                    None => load.await,
+                }
+            }
+        },
+        _ => load.await,
+    };
+    result.or_else(|failure| {
+        let reason = match failure {
+            Failure::Elsewhere => StaleReason::LoadedElsewhere,
+            _ => StaleReason::LoadFailed,
+        };
+        let stale =
+            fallback.and_then(|held| shared.instead(key, &held, options.stale_if_error, reason));
+        stale.ok_or(failure)
+    })
+}
+
+impl Shared {
+    /// What was found before, if it is still within the window.
+    pub(super) fn instead(
+        &self,
+        (namespace, name): (&Namespace, &str),
+        held: &Held,
+        window: Duration,
+        reason: StaleReason,
+    ) -> Option<Answer> {
+        let age = age(held.entry.meta(), self.clock.now());
+        is_within(age, window).then(|| {
+            if let Ok(key) = Key::new(namespace, name) {
+                self.stale(&key, reason, age);
+            }
+            Answer::found(held.object.clone(), Guarantee::Stale { reason, age })
+        })
+    }
+}
+
+/// Loads, a second time if the first was overtaken by an invalidation.
+async fn load_until_good(shared: &Arc<Shared>, job: Box<Job>) -> Result<Answer, Failure> {
+    let job = match run(shared, job).await {
+        Ran::Done(outcome, followed) => return outcome.map(|given| Answer::of(given, followed)),
+        Ran::Again(job) => job,
+    };
+    if job.store {
+        // Not counted again: the lookup was a miss.
+        let Ok(key) = Key::new(&job.namespace, job.name.as_str()) else {
+            return Err(Failure::Aborted); // It was a key before.
+        };
+        let (ops, optional) = (job.ops, job.optional);
+        if let Some(answer) = found_meanwhile(shared, &key, ops, optional).await {
+            return Ok(answer);
+        }
+    }
+    match run(shared, job).await {
+        Ran::Done(outcome, followed) => outcome.map(|given| Answer::of(given, followed)),
+        // Only a first wait is in vain, but for loads that had nothing for this caller.
+        Ran::Again(job) => {
+            let loaded = Box::pin(alone(shared, job)).await;
+            loaded.map(|given| Answer::of(given, false))
+        }
+    }
+}
+
+/// The value, if it was stored while this caller waited in vain.
+async fn found_meanwhile(
+    shared: &Arc<Shared>,
+    key: &Key<'_>,
+    ops: TypeOps,
+    optional: bool,
+) -> Option<Answer> {
+    let found = lookup::look_up(shared, key).await.found.ok()??;
+    let held = Held::of(found, &shared.codecs, ops, optional).ok()??;
+    held.guarantee.is_fresh().then(|| Answer::found(held.object, held.guarantee))
+}

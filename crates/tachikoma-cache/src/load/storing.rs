@@ -1,0 +1,116 @@
+//! What of a loaded value is stored: its life, its tags, and whether at all.
+//!
+//! Pure: time and chance are arguments. The leader of the load writes.
+
+use std::time::Duration;
+
+use super::options::LoadOptions;
+use super::outcome::{Held, Made, Product};
+use crate::clock::Time;
+use crate::codec::TypeOps;
+use crate::entry::{CodecId, Entry, Meta, Object, TypeTag};
+use crate::error::Error;
+use crate::expiry::Ttl;
+use crate::invalidation::{Group, Marks, Snapshot, check_number};
+
+/// How long the note lasts that takes the place of an older value: only so that this is gone.
+const NOTE: Duration = Duration::from_millis(1);
+
+/// An entry but for its marks.
+pub(super) struct Unmarked {
+    meta: Meta,
+    tags: Vec<Group>,
+    /// `None`: that the source has no value.
+    value: Option<(Object, TypeOps)>,
+}
+
+impl Unmarked {
+    /// Nothing, for no load of any type.
+    pub(super) fn note(now: Time) -> Self {
+        let over = Some(now.saturating_add(NOTE));
+        let meta = Meta {
+            soft_expiry: over,
+            hard_expiry: over,
+            ..Meta::new(now, TypeTag(0), CodecId::Json)
+        };
+        Self { meta, tags: Vec::new(), value: None }
+    }
+
+    /// The entry, with the counters of its tags as they stood before the source was read.
+    pub(super) fn entry(self, at: Snapshot) -> Entry {
+        let meta = Meta { marks: Marks::new(&self.tags, at), ..self.meta };
+        match self.value {
+            Some((object, ops)) => Entry::of(meta, object, ops.encode, ops.weigh),
+            None => Entry::nothing(meta),
+        }
+    }
+}
+
+/// What a load brought.
+pub(super) struct Plan {
+    /// What the callers get. `None`: the source has no value.
+    pub(super) object: Option<Object>,
+    /// What is to be stored of it, if anything.
+    pub(super) stored: Result<Option<Unmarked>, Error>,
+}
+
+/// How a load was asked for.
+pub(super) struct Asked {
+    pub(super) options: LoadOptions,
+    pub(super) ops: TypeOps,
+    pub(super) tags: Vec<Group>,
+    /// The cache's time to live.
+    pub(super) default_ttl: Ttl,
+}
+
+impl Asked {
+    /// What a loader's product, made at `now` within `took`, is to become; `None` if the loader
+    /// said that the value at hand is unchanged, and there was none. `draw`, from 0 to 1, is for
+    /// the jitter.
+    pub(super) fn plan(
+        self,
+        product: Product,
+        held: Option<&Held>,
+        now: Time,
+        took: Duration,
+        draw: f64,
+    ) -> Option<Plan> {
+        let (object, kept) = match product.made {
+            Made::Value(object) => (Some(object), None),
+            Made::Nothing => (None, None),
+            Made::NotModified => {
+                let held = held?;
+                (held.object.clone(), Some(&held.entry.meta().marks))
+            }
+        };
+        let ttl = match &object {
+            Some(_) => Some(product.ttl.unwrap_or(self.options.ttl)),
+            None => self.options.negative_ttl,
+        };
+        let Some(ttl) = ttl.filter(|_| product.store) else {
+            return Some(Plan { object, stored: Ok(None) });
+        };
+        let kept = kept.map(Marks::as_slice).unwrap_or_default();
+        let stored = product.tags.and_then(|late| {
+            let mut tags = self.tags;
+            for tag in late.into_iter().chain(kept.iter().map(|mark| mark.group.clone())) {
+                if !tags.contains(&tag) {
+                    tags.push(tag);
+                }
+            }
+            check_number(&tags)?;
+            let life = self.options.life(ttl, self.default_ttl, draw);
+            let (soft_expiry, hard_expiry) = life.expiries(self.default_ttl, now)?;
+            let meta = Meta {
+                soft_expiry,
+                hard_expiry,
+                idle: life.idle,
+                load_time: took,
+                ..Meta::new(now, self.ops.tag, self.ops.codec)
+            };
+            let value = object.clone().map(|object| (object, self.ops));
+            Ok(Some(Unmarked { meta, tags, value }))
+        });
+        Some(Plan { object, stored })
+    }
+}

@@ -1,0 +1,227 @@
+//! Entries in Redis with copies in the memory of this process.
+//!
+//! [`TieredStore`] puts [`RedisStore`] and a memory together: [`near`] keeps copies of what was
+//! read and drops them when the server tells of a change, [`floor`] says whether they may be shown.
+//! The protocol is that of `docs/src/consistency.md`. Every change goes to Redis; a copy is only
+//! ever made of what Redis answered.
+
+mod floor;
+mod near;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::FutureExt as _;
+
+use self::floor::Floor;
+use self::near::Near;
+use super::memory::{MemoryConfig, MemoryStore};
+use super::redis::tracking::Tracking;
+use super::redis::{RedisConfig, RedisStore};
+use super::{
+    Begun, Cursor, Cx, Groups, Guarantee, Health, Lease, Op, Page, Peek, Removed, Store, Want,
+    When, Write, Written,
+};
+use crate::clock::{Clock, Time};
+use crate::entry::Entry;
+use crate::error::{Error, ErrorKind};
+use crate::glob::Glob;
+use crate::key::{Key, Namespace};
+use crate::stats::StoreStats;
+
+/// The default of [`TierConfig::freshness`].
+pub const DEFAULT_FRESHNESS: Duration = Duration::from_secs(1);
+
+/// What [`TierConfig::freshness`] may be: there is a heartbeat in every quarter of it.
+const FRESHNESS: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(200)..=Duration::from_secs(60);
+
+/// The settings of a memory tier.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TierConfig {
+    /// The most copies. Default: 100,000.
+    pub max_entries: u64,
+    /// The most bytes that they take, with keys and bookkeeping. Default: 64 MiB.
+    pub max_bytes: u64,
+    /// How long after an invalidation has ended, by whomever, a copy may still be shown; mostly it
+    /// is milliseconds. It is the same in all processes that share a server. Default: 1 s; allowed
+    /// are 200 ms to 60 s.
+    pub freshness: Duration,
+}
+
+impl Default for TierConfig {
+    fn default() -> Self {
+        let MemoryConfig { max_entries, max_bytes, .. } = MemoryConfig::default();
+        Self { max_entries, max_bytes, freshness: DEFAULT_FRESHNESS }
+    }
+}
+
+/// A store in a Redis (7 or newer) or Valkey server with a memory tier in this process.
+///
+/// The tier has copies of entries that were read. The server tells of each change of them
+/// (`CLIENT TRACKING`), and heartbeats prove that nothing was missed: a copy is shown only if
+/// everything that ended [`freshness`](TierConfig::freshness) ago is known. With a server that does
+/// not track it is a [`RedisStore`] without a tier, after a warning in the log.
+///
+/// Entries with tags or a time to idle have no copies.
+pub struct TieredStore {
+    redis: RedisStore,
+    near: Arc<Near>,
+}
+
+impl TieredStore {
+    /// Connects, as [`RedisStore::connect`] does. Entries go by `clock`, and so must the cache.
+    ///
+    /// # Errors
+    ///
+    /// As [`RedisStore::connect`]; [`ErrorKind::Config`] also if a setting of the tier is not
+    /// allowed.
+    pub async fn connect(
+        config: RedisConfig,
+        tier: TierConfig,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, Error> {
+        let TierConfig { max_entries, max_bytes, freshness } = tier;
+        if !FRESHNESS.contains(&freshness) {
+            return Err(Error::new(
+                ErrorKind::Config,
+                format!("freshness is {freshness:?}; allowed are {FRESHNESS:?}"),
+            ));
+        }
+        let memory = MemoryConfig { max_entries, max_bytes, ..MemoryConfig::default() };
+        let memory = MemoryStore::new(memory, Arc::clone(&clock))?;
+        let near = Arc::new(Near { memory, floor: Floor::new(freshness) });
+        let tracking = Tracking::of(Arc::clone(&near) as _, freshness / 4);
+        let redis = RedisStore::tracked(config, clock, tracking).await?;
+        Ok(Self { redis, near })
+    }
+}
+
+impl fmt::Debug for TieredStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TieredStore").field("near", &self.near).field("redis", &self.redis).finish()
+    }
+}
+
+impl Store for TieredStore {
+    fn peek(&self, key: &Key<'_>, now: Time, see: &mut dyn FnMut(&Entry, Guarantee)) -> Peek {
+        if !self.near.floor.is_good(now) || self.redis.is_pending(key) {
+            return Peek::Ask;
+        }
+        self.near.peek(key, now, see)
+    }
+
+    fn read<'a>(
+        &'a self,
+        keys: &'a [Key<'a>],
+        cx: &'a Cx,
+    ) -> Op<'a, Vec<Option<(Entry, Guarantee)>>> {
+        async move {
+            let marked = self.near.mark(keys, cx.now);
+            let mut found = self.redis.read(keys, cx).await?;
+            for (place, found) in found.iter_mut().enumerate() {
+                marked.keep(place, found, cx.now);
+            }
+            Ok(found)
+        }
+        .boxed()
+    }
+
+    fn begin<'a>(&'a self, keys: &'a [Key<'a>], cx: &'a Cx) -> Op<'a, Vec<Begun>> {
+        async move {
+            let marked = self.near.mark(keys, cx.now);
+            let mut begun = self.redis.begin(keys, cx).await?;
+            for (place, begun) in begun.iter_mut().enumerate() {
+                marked.keep(place, &mut begun.found, cx.now);
+            }
+            Ok(begun)
+        }
+        .boxed()
+    }
+
+    fn write<'a>(
+        &'a self,
+        key: &'a Key<'a>,
+        entry: Entry,
+        when: When<'a>,
+        cx: &'a Cx,
+    ) -> Op<'a, Written> {
+        // Both now: the lease ends and the copy goes also if nobody waits for the write.
+        let changing = self.near.changing(std::slice::from_ref(key));
+        let write = self.redis.write(key, entry, when, cx);
+        async move {
+            let _changing = changing;
+            write.await
+        }
+        .boxed()
+    }
+
+    fn write_many<'a>(
+        &'a self,
+        writes: &'a [Write<'a>],
+        cx: &'a Cx,
+    ) -> Op<'a, Vec<Result<Written, Error>>> {
+        let write = self.redis.write_many(writes, cx);
+        async move {
+            let keys: Vec<Key<'_>> = writes.iter().map(|write| write.key.clone()).collect();
+            let _changing = self.near.changing(&keys);
+            write.await
+        }
+        .boxed()
+    }
+
+    fn abandon(&self, key: &Key<'_>, lease: Lease) {
+        self.redis.abandon(key, lease);
+    }
+
+    fn touch<'a>(&'a self, key: &'a Key<'a>, expiry: Option<Time>, cx: &'a Cx) -> Op<'a, bool> {
+        async move {
+            let _changing = self.near.changing(std::slice::from_ref(key));
+            self.redis.touch(key, expiry, cx).await
+        }
+        .boxed()
+    }
+
+    fn remove<'a>(&'a self, keys: &'a [Key<'a>], cx: &'a Cx) -> Op<'a, Removed> {
+        async move {
+            let changing = self.near.changing(keys);
+            let removed = self.redis.remove(keys, cx).await?;
+            Ok(Removed { memory: Some(changing.dropped), ..removed })
+        }
+        .boxed()
+    }
+
+    fn defer_pattern(&self, namespace: &Namespace, glob: &Glob) -> Result<(), Error> {
+        self.redis.defer_pattern(namespace, glob)?;
+        // From here on what matches is not read; what was read before goes.
+        self.near.memory.drop_copies();
+        Ok(())
+    }
+
+    fn scan<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        at: Cursor,
+        glob: &'a Glob,
+        want: Want,
+        limit: usize,
+        cx: &'a Cx,
+    ) -> Op<'a, Page> {
+        self.redis.scan(namespace, at, glob, want, limit, cx)
+    }
+
+    fn groups(&self) -> &dyn Groups {
+        self.redis.groups()
+    }
+
+    /// Of the memory tier, but for errors and what is pending.
+    fn stats(&self) -> StoreStats {
+        let StoreStats { errors, pending, .. } = self.redis.stats();
+        StoreStats { errors, pending, ..self.near.memory.stats() }
+    }
+
+    fn health(&self) -> Health {
+        self.redis.health()
+    }
+}

@@ -1,0 +1,130 @@
+//! The copies of entries in this process, and what keeps them in step.
+//!
+//! Decides which answers of the server are kept: only what was asked for after its mark was set,
+//! and only while no change of the key has been heard of since. It never asks the server.
+
+use std::sync::Arc;
+
+use super::floor::Floor;
+use crate::clock::Time;
+use crate::entry::{Entry, Meta};
+use crate::key::Key;
+use crate::store::memory::MemoryStore;
+use crate::store::redis::tracking::Follower;
+use crate::store::{Guarantee, Peek, Store as _};
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Near {
+    pub(super) memory: Arc<MemoryStore>,
+    pub(super) floor: Floor,
+}
+
+impl Near {
+    /// Shows a fresh copy; the server must be asked for anything else.
+    pub(super) fn peek(
+        &self,
+        key: &Key<'_>,
+        now: Time,
+        see: &mut dyn FnMut(&Entry, Guarantee),
+    ) -> Peek {
+        let mut peek = Peek::Ask;
+        let within = Guarantee::Within(self.floor.freshness());
+        self.memory.peek(key, now, &mut |entry, guarantee| {
+            if guarantee.is_fresh() {
+                peek = Peek::Seen;
+                see(entry, within);
+            }
+        });
+        peek
+    }
+
+    /// Marks keys before the server is asked for them; none while changes may be missed.
+    pub(super) fn mark<'a>(&'a self, keys: &'a [Key<'a>], now: Time) -> Marked<'a> {
+        let good = self.floor.is_good(now);
+        let marks = keys.iter().filter(|_| good).map(|key| (key, self.memory.mark(key)));
+        Marked { near: self, marks: marks.collect() }
+    }
+
+    /// Drops the copies of keys that are about to be changed from here, and again when that has
+    /// ended however it ends. The server tells of it too; this is so that the caller's next look
+    /// shows it.
+    pub(super) fn changing<'a>(&'a self, keys: &'a [Key<'a>]) -> Changing<'a> {
+        let dropped = keys.iter().filter(|key| self.memory.drop_copy(key)).count() as u64;
+        Changing { near: self, keys, dropped }
+    }
+}
+
+impl Follower for Near {
+    fn changed(&self, key: &Key<'_>) {
+        self.memory.drop_copy(key);
+    }
+
+    fn lost(&self) {
+        self.floor.lapse();
+    }
+
+    fn forget(&self) {
+        self.memory.drop_copies();
+    }
+
+    fn confirmed(&self, at: Time) {
+        self.floor.confirm(at);
+    }
+}
+
+/// Keys with their marks, until the answers are there or nobody waits for them any more.
+pub(super) struct Marked<'a> {
+    near: &'a Near,
+    marks: Vec<(&'a Key<'a>, u128)>,
+}
+
+impl Marked<'_> {
+    /// Keeps what was found of the key at this place, if that is certain to be followed.
+    pub(super) fn keep(&self, place: usize, found: &mut Option<(Entry, Guarantee)>, now: Time) {
+        let Some((key, mark)) = self.marks.get(place) else { return };
+        let Some((entry, Guarantee::Fresh)) = found else { return };
+        if !is_followed(entry.meta()) {
+            return;
+        }
+        if let (false, Ok(bytes)) = (entry.meta().negative, entry.bytes()) {
+            // The object that the caller makes of the bytes stays beside them, and weighs too.
+            *entry = Entry::restored(entry.meta().clone(), bytes);
+        }
+        self.near.memory.keep_copy(key, entry.clone(), *mark, now);
+    }
+}
+
+impl Drop for Marked<'_> {
+    fn drop(&mut self) {
+        for (key, mark) in &self.marks {
+            self.near.memory.unmark(key, *mark);
+        }
+    }
+}
+
+/// Whether a push of its key is all that can make an entry invalid before its time. That of its
+/// groups is told by nobody, and a time to idle begins anew with each read, of which the server
+/// must hear.
+fn is_followed(meta: &Meta) -> bool {
+    meta.marks.is_empty() && meta.idle.is_none()
+}
+
+/// Keys that are being changed.
+pub(super) struct Changing<'a> {
+    near: &'a Near,
+    keys: &'a [Key<'a>],
+    /// How many copies of values there were.
+    pub(super) dropped: u64,
+}
+
+impl Drop for Changing<'_> {
+    fn drop(&mut self) {
+        for key in self.keys {
+            self.near.memory.drop_copy(key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

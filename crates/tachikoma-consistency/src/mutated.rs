@@ -1,0 +1,119 @@
+//! The Redis store with one thing wrong, to see that the harness notices.
+//!
+//! It changes how a loaded value is stored and nothing else.
+
+use tachikoma_cache::entry::{Entry, Meta};
+use tachikoma_cache::glob::Glob;
+use tachikoma_cache::invalidation::{Group, Marks};
+use tachikoma_cache::key::{Key, Namespace};
+use tachikoma_cache::stats::StoreStats;
+use tachikoma_cache::store::redis::RedisStore;
+use tachikoma_cache::store::{
+    Begun, Cursor, Cx, Groups, Lease, Op, Page, Peek, Store, Want, When, Written,
+};
+use tachikoma_cache::{Error, Guarantee, Health, Removed, Time};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mutation {
+    /// The fill does not ask whether its lease is still there.
+    BlindFill,
+    /// A value gets the counters that its tags have when it is stored.
+    LateCounter,
+}
+
+#[derive(Debug)]
+pub(crate) struct Mutated {
+    pub(crate) inner: RedisStore,
+    pub(crate) mutation: Mutation,
+}
+
+impl Mutated {
+    async fn marked_late(&self, key: &Key<'_>, entry: Entry, cx: &Cx) -> Result<Entry, Error> {
+        let meta = entry.meta();
+        if meta.marks.is_empty() || meta.negative {
+            return Ok(entry);
+        }
+        let groups: Vec<Group> =
+            meta.marks.as_slice().iter().map(|mark| mark.group.clone()).collect();
+        let now = self.inner.groups().snapshot(key.namespace(), cx).await?;
+        let meta = Meta { marks: Marks::new(&groups, now), ..meta.clone() };
+        Ok(Entry::from_bytes(meta, entry.bytes()?))
+    }
+}
+
+impl Store for Mutated {
+    fn peek(&self, key: &Key<'_>, now: Time, see: &mut dyn FnMut(&Entry, Guarantee)) -> Peek {
+        self.inner.peek(key, now, see)
+    }
+
+    fn read<'a>(
+        &'a self,
+        keys: &'a [Key<'a>],
+        cx: &'a Cx,
+    ) -> Op<'a, Vec<Option<(Entry, Guarantee)>>> {
+        self.inner.read(keys, cx)
+    }
+
+    fn begin<'a>(&'a self, keys: &'a [Key<'a>], cx: &'a Cx) -> Op<'a, Vec<Begun>> {
+        self.inner.begin(keys, cx)
+    }
+
+    fn write<'a>(
+        &'a self,
+        key: &'a Key<'a>,
+        entry: Entry,
+        when: When<'a>,
+        cx: &'a Cx,
+    ) -> Op<'a, Written> {
+        match (self.mutation, when) {
+            (Mutation::BlindFill, When::Leased(_)) => {
+                self.inner.write(key, entry, When::Always, cx)
+            }
+            (Mutation::LateCounter, When::Leased(_)) => Box::pin(async move {
+                let entry = self.marked_late(key, entry, cx).await?;
+                self.inner.write(key, entry, when, cx).await
+            }),
+            _ => self.inner.write(key, entry, when, cx),
+        }
+    }
+
+    fn abandon(&self, key: &Key<'_>, lease: Lease) {
+        self.inner.abandon(key, lease);
+    }
+
+    fn touch<'a>(&'a self, key: &'a Key<'a>, expiry: Option<Time>, cx: &'a Cx) -> Op<'a, bool> {
+        self.inner.touch(key, expiry, cx)
+    }
+
+    fn remove<'a>(&'a self, keys: &'a [Key<'a>], cx: &'a Cx) -> Op<'a, Removed> {
+        self.inner.remove(keys, cx)
+    }
+
+    fn defer_pattern(&self, namespace: &Namespace, glob: &Glob) -> Result<(), Error> {
+        self.inner.defer_pattern(namespace, glob)
+    }
+
+    fn scan<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        at: Cursor,
+        glob: &'a Glob,
+        want: Want,
+        limit: usize,
+        cx: &'a Cx,
+    ) -> Op<'a, Page> {
+        self.inner.scan(namespace, at, glob, want, limit, cx)
+    }
+
+    fn groups(&self) -> &dyn Groups {
+        self.inner.groups()
+    }
+
+    fn stats(&self) -> StoreStats {
+        self.inner.stats()
+    }
+
+    fn health(&self) -> Health {
+        self.inner.health()
+    }
+}

@@ -1,0 +1,60 @@
+//! How a node keeps what it read: as shipped, or in a way that is known to be broken.
+
+use std::fmt;
+use std::sync::Arc;
+
+use clap::ValueEnum;
+use tachikoma_cache::store::redis::{RedisConfig, RedisStore};
+use tachikoma_cache::{Cache, SystemClock};
+
+use crate::mutated::{Mutated, Mutation};
+
+/// Shorter than a process is stopped for.
+const LEASE: &str = "2s";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Strategy {
+    /// The cache of this workspace.
+    Shipped,
+    /// Plain `GET`, `SET` and `DEL`.
+    Naive,
+    /// The shipped cache on a store that fills without asking for the lease.
+    BlindFill,
+    /// The shipped cache on a store that takes the counters of tags after the load.
+    LateCounter,
+}
+
+impl Strategy {
+    /// Whether nothing stale may be shown.
+    pub(crate) fn is_sound(self) -> bool {
+        self == Self::Shipped
+    }
+
+    /// The cache of a node; `None`: it uses Redis by itself.
+    pub(crate) async fn cache(self, url: &str, query: &str) -> anyhow::Result<Option<Cache>> {
+        let mutation = match self {
+            Self::Naive => return Ok(None),
+            Self::Shipped => {
+                let url = format!("{url}?namespace=drill&lease={LEASE}&{query}");
+                return Ok(Some(Cache::connect(url.trim_end_matches('&')).await?));
+            }
+            Self::BlindFill => Mutation::BlindFill,
+            Self::LateCounter => Mutation::LateCounter,
+        };
+        let (config, _) = RedisConfig::from_url(url)?;
+        let inner = RedisStore::connect(config, Arc::new(SystemClock::new())).await?;
+        let cache = Cache::on(Arc::new(Mutated { inner, mutation })).namespace("drill").build()?;
+        Ok(Some(cache))
+    }
+}
+
+impl fmt::Display for Strategy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Shipped => "shipped",
+            Self::Naive => "naive",
+            Self::BlindFill => "blind-fill",
+            Self::LateCounter => "late-counter",
+        })
+    }
+}

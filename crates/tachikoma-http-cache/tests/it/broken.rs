@@ -1,0 +1,255 @@
+//! Origins that break off, over real connections: nobody gets a clean end, and nothing is stored.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures_util::future::join_all;
+use http::{Request, Response};
+use http_body::Frame;
+use http_body_util::BodyExt as _;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tachikoma_cache::Cache;
+use tachikoma_http_cache::HttpCacheLayer;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+};
+use tokio_rustls::{
+    TlsAcceptor, TlsConnector,
+    rustls::{ClientConfig, RootCertStore, ServerConfig, pki_types::PrivatePkcs8KeyDer},
+};
+use tower::{Layer as _, ServiceExt as _, service_fn};
+
+use crate::site::{read, request};
+
+/// How an origin breaks off.
+#[derive(Debug, Clone, Copy)]
+enum Break {
+    /// Less than `Content-Length` says, then a close.
+    Length,
+    /// Chunks without the last one, then a close.
+    Chunks,
+    /// `RST_STREAM` in the middle of an HTTP/2 stream.
+    Stream,
+    /// A body that ends with its connection, over TLS, without a `close_notify`.
+    Tls,
+}
+
+const SENT: &str = "this is the beginning of";
+
+/// Long enough for every reader to have begun.
+async fn a_moment() {
+    let _ = tokio::time::timeout(Duration::from_millis(150), std::future::pending::<()>()).await;
+}
+
+async fn say<T: AsyncRead + AsyncWrite + Unpin>(mut stream: T, framing: &str, body: &str) {
+    let mut head = [0; 4_096];
+    let _ = stream.read(&mut head).await;
+    let head = format!("HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\n{framing}\r\n{body}");
+    let _ = stream.write_all(head.as_bytes()).await;
+    let _ = stream.flush().await;
+    a_moment().await;
+}
+
+/// A body that begins and is then reset.
+struct Reset(u8);
+
+impl http_body::Body for Reset {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
+        self.0 += 1;
+        match self.0 {
+            1 => std::task::Poll::Ready(Some(Ok(Frame::data(SENT.into())))),
+            2 => {
+                let waker = cx.waker().clone();
+                tokio::spawn(async move {
+                    a_moment().await;
+                    waker.wake();
+                });
+                std::task::Poll::Pending
+            }
+            _ => std::task::Poll::Ready(Some(Err(std::io::ErrorKind::ConnectionReset.into()))),
+        }
+    }
+}
+
+struct Certificate {
+    server: Arc<ServerConfig>,
+    client: Arc<ClientConfig>,
+}
+
+fn certificate() -> Certificate {
+    let made = rcgen::generate_simple_self_signed(["origin.test".to_owned()]).unwrap();
+    let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+    let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+    let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key.into())
+        .unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(made.cert.der().clone()).unwrap();
+    let client = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Certificate { server: Arc::new(server), client: Arc::new(client) }
+}
+
+async fn serve(how: Break, stream: TcpStream, certificate: &Certificate) {
+    match how {
+        Break::Length => say(stream, "Content-Length: 1000\r\n", SENT).await,
+        Break::Chunks => {
+            let chunk = format!("{:x}\r\n{SENT}\r\n", SENT.len());
+            say(stream, "Transfer-Encoding: chunked\r\n", &chunk).await;
+        }
+        Break::Stream => {
+            let answer = hyper::service::service_fn(|_| async {
+                let answer = Response::builder().header("cache-control", "max-age=60");
+                Ok::<_, Infallible>(answer.body(Reset(0)).unwrap())
+            });
+            let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            let _ = server.serve_connection(TokioIo::new(stream), answer).await;
+        }
+        Break::Tls => {
+            let acceptor = TlsAcceptor::from(Arc::clone(&certificate.server));
+            // Dropped without a shutdown, it says no farewell.
+            say(acceptor.accept(stream).await.unwrap(), "Connection: close\r\n", SENT).await;
+        }
+    }
+}
+
+/// One exchange on a connection of its own.
+async fn ask(
+    how: Break,
+    origin: std::net::SocketAddr,
+    certificate: Arc<Certificate>,
+    request: Request<Body>,
+) -> Result<Response<Body>, hyper::Error> {
+    let stream = TcpStream::connect(origin).await.unwrap();
+    let answer = match how {
+        Break::Stream => {
+            let io = TokioIo::new(stream);
+            let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), io);
+            let (mut sender, connection) = handshake.await?;
+            tokio::spawn(connection);
+            let (mut parts, body) = request.into_parts();
+            parts.uri = format!("http://shop.test{}", parts.uri).parse().unwrap();
+            let answer = sender.send_request(Request::from_parts(parts, body)).await?;
+            // The connection lives as long as somebody may ask.
+            tokio::spawn(async move {
+                a_moment().await;
+                a_moment().await;
+                drop(sender);
+            });
+            answer
+        }
+        Break::Tls => {
+            let connector = TlsConnector::from(Arc::clone(&certificate.client));
+            let name = "origin.test".try_into().unwrap();
+            let io = TokioIo::new(connector.connect(name, stream).await.unwrap());
+            let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await?;
+            tokio::spawn(connection);
+            sender.send_request(request).await?
+        }
+        Break::Length | Break::Chunks => {
+            let io = TokioIo::new(stream);
+            let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await?;
+            tokio::spawn(connection);
+            sender.send_request(request).await?
+        }
+    };
+    Ok(answer.map(Body::new))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn however_an_origin_breaks_off_no_reader_gets_a_clean_end_and_nothing_is_stored() {
+    let certificate = Arc::new(certificate());
+    for how in [Break::Length, Break::Chunks, Break::Stream, Break::Tls] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let origin = listener.local_addr().unwrap();
+        let served = Arc::clone(&certificate);
+        let server = tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let served = Arc::clone(&served);
+                tokio::spawn(async move { serve(how, stream, &served).await });
+            }
+        });
+        for readers in [1, 50] {
+            let asked = Arc::clone(&certificate);
+            let forward = service_fn(move |request| ask(how, origin, Arc::clone(&asked), request));
+            let layer = HttpCacheLayer::new(Cache::memory().build().unwrap());
+            let (cache, service) = (layer.handle(), layer.layer(forward));
+            let answers = join_all((0..readers).map(|_| {
+                let asked = service.clone().oneshot(request("GET", "/", &[]));
+                async { read(asked.await.unwrap().map(Body::new)).await }
+            }))
+            .await;
+            let clean = answers.iter().filter(|answer| answer.body.is_ok()).count();
+            assert_eq!(clean, 0, "{how:?}: clean ends among {readers}");
+            assert!(answers.iter().all(|answer| answer.status == 200));
+            assert_eq!(cache.stats().stored, 0, "{how:?}: stored");
+        }
+        server.abort();
+    }
+}
+
+/// What came before it broke off did reach its reader.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_beginning_of_a_broken_response_is_passed_on() {
+    let certificate = Arc::new(certificate());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let origin = listener.local_addr().unwrap();
+    let served = Arc::clone(&certificate);
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        serve(Break::Length, stream, &served).await;
+    });
+    let forward =
+        service_fn(move |request| ask(Break::Length, origin, Arc::clone(&certificate), request));
+    let layer = HttpCacheLayer::new(Cache::memory().build().unwrap());
+    let answer = layer.layer(forward).oneshot(request("GET", "/", &[])).await.unwrap();
+    let mut body = Body::new(answer.into_body());
+    let frame = body.frame().await.unwrap().unwrap();
+    assert_eq!(frame.into_data().unwrap(), SENT);
+    assert!(body.frame().await.unwrap().is_err());
+}
+
+/// A cache nearer to the client takes what broke off behind it for nothing whole either.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cache_in_front_of_a_cache_stores_no_part_of_what_broke_off() {
+    let certificate = Arc::new(certificate());
+    for how in [Break::Length, Break::Chunks, Break::Stream] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let origin = listener.local_addr().unwrap();
+        let served = Arc::clone(&certificate);
+        let server = tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let served = Arc::clone(&served);
+                tokio::spawn(async move { serve(how, stream, &served).await });
+            }
+        });
+        let asked = Arc::clone(&certificate);
+        let forward = service_fn(move |request| ask(how, origin, Arc::clone(&asked), request));
+        let far = HttpCacheLayer::new(Cache::memory().build().unwrap());
+        let near = HttpCacheLayer::new(Cache::memory().build().unwrap());
+        let (tiers, service) = ([far.handle(), near.handle()], near.layer(far.layer(forward)));
+        let answers = join_all((0..10).map(|_| {
+            let asked = service.clone().oneshot(request("GET", "/", &[]));
+            async { read(asked.await.unwrap().map(Body::new)).await }
+        }));
+        assert!(answers.await.iter().all(|answer| answer.body.is_err()), "{how:?}: a clean end");
+        assert!(tiers.iter().all(|tier| tier.stats().stored == 0), "{how:?}: stored");
+        server.abort();
+    }
+}

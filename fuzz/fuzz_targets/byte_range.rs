@@ -1,0 +1,5 @@
+//! Ranges of bytes and stored parts. What holds for them stands beside the function.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| tachikoma_http_cache::fuzzing::byte_range(data));

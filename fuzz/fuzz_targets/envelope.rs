@@ -1,0 +1,5 @@
+//! Entries as they are stored. What holds for them stands beside the function.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| tachikoma_cache::fuzzing::envelope(data));

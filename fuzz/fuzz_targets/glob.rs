@@ -1,0 +1,5 @@
+//! Patterns and texts. What holds for them stands beside the function.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| tachikoma_cache::fuzzing::glob(data));

@@ -1,0 +1,5 @@
+//! Answers of a Redis server. What holds for them stands beside the function.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| tachikoma_cache::fuzzing::reply(data));

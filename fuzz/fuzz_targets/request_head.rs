@@ -1,0 +1,5 @@
+//! The heads of two requests. What holds for them stands beside the function.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| tachikoma_http_cache::fuzzing::request_head(data));
