@@ -196,7 +196,7 @@ pub(super) async fn lead(mut seat: Seat, mut job: Box<Job>) {
         return seat.fail(Failure::NotModified);
     };
     let given = Given::by_loader(object);
-    let verdict = match next(&shared, &keys[0], right, stored, seat.has_older, &given, now) {
+    let verdict = match next(&shared, &keys[0], right, stored, seat.has_older, now) {
         Next::Store(entry, lease) => {
             store(&mut seat, &keys[0], entry, lease, left, &given, job.local).await
         }
@@ -275,12 +275,10 @@ pub(super) fn next(
     right: Right,
     stored: Result<Option<Unmarked>, Error>,
     has_older: bool,
-    given: &Given,
     now: Time,
 ) -> Next {
     Next::Give(match right {
         Right::Lease(lease) => {
-            let failed = stored.is_err();
             let stored = stored.unwrap_or_else(|error| {
                 shared.note("store", key, &error);
                 None
@@ -288,7 +286,6 @@ pub(super) fn next(
             // What is there is older than what the source says now.
             match stored.or_else(|| has_older.then(|| Unmarked::note(now))) {
                 Some(unmarked) => return Next::Store(unmarked.entry(lease.groups), lease),
-                None if failed => Verdict::Good(Ok(given.clone())),
                 None => Verdict::AskAgain,
             }
         }
@@ -394,8 +391,8 @@ impl Seat {
                 if error.kind().is_transient() {
                     return (Verdict::StoreAway, false);
                 }
-                // A value that no store can hold is not one that was overtaken.
-                (Verdict::Good(Ok(given.clone())), self.has_older)
+                // Whether it was overtaken is not known either: the store did not come to look.
+                (Verdict::AskAgain, self.has_older)
             }
         }
     }

@@ -143,7 +143,7 @@ async fn load(
             seat.give(given.clone(), Verdict::Good(Ok(given)));
             continue;
         };
-        match next(shared, &key, right, stored, seat.has_older, &given, now) {
+        match next(shared, &key, right, stored, seat.has_older, now) {
             Next::Store(entry, lease) => storing.push(Storing { seat, key, entry, lease, given }),
             Next::Give(verdict) => seat.give(given, verdict),
         }

@@ -250,3 +250,39 @@ async fn of_many_keys_those_that_another_process_loads_are_waited_for_beside_the
     assert_eq!(batch.await.unwrap(), [3, 2, 3, 3]);
     assert_eq!(other.stats().loads, 2);
 }
+
+/// Law 37 for values that are too large to be stored: with no lease that is used, only asking again
+/// tells whether somebody deleted the key meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_joins_after_another_processes_delete_gets_no_older_value_that_is_not_stored() {
+    let server = RedisServer::start();
+    let url = format!("{}&store_timeout=10s&max_value_bytes=1KiB", server.url_with("shop"));
+    let (cache, other) = (Cache::connect(&url).await.unwrap(), Cache::connect(&url).await.unwrap());
+    let (began, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let first = {
+        let (cache, began, go) = (cache.clone(), Arc::clone(&began), Arc::clone(&go));
+        tokio::spawn(async move {
+            let load = move || async move {
+                began.notify_one();
+                go.notified().await;
+                Ok::<_, ()>("old".repeat(2000))
+            };
+            cache.get_or_load("k", load).await.unwrap().to_string()
+        })
+    };
+    began.notified().await;
+    other.delete("k").await.unwrap();
+    let late = {
+        let cache = cache.clone();
+        tokio::spawn(async move {
+            let load = || async { Ok::<_, ()>("new".repeat(2000)) };
+            cache.get_or_load("k", load).await.unwrap().to_string()
+        })
+    };
+    while cache.stats().misses < 2 {
+        pause(5).await;
+    }
+    go.notify_one();
+    assert!(first.await.unwrap().starts_with("old"), "it came before the deletion");
+    assert!(late.await.unwrap().starts_with("new"));
+}
