@@ -73,11 +73,6 @@ async fn everything_misses_at_once(cache: &Cache) {
     for caller in callers {
         caller.await.unwrap();
     }
-    println!(
-        "{:?} {:?}",
-        cache.stats(),
-        cache.stats().errors.iter().filter(|(_, n)| *n > 0).collect::<Vec<_>>()
-    );
     assert_eq!(meter.runs.load(Ordering::SeqCst), 1000);
     let most = meter.most.load(Ordering::SeqCst);
     assert!((2..=16).contains(&most), "{most} at once");
