@@ -137,7 +137,7 @@ impl Cache {
         match shared.look::<T>(&key) {
             (Some(hit), _) => Ok(Some(hit)),
             // In a box, so that the future of a hit in memory stays small.
-            (None, Peek::Ask) => {
+            (None, peek) if peek.asks() => {
                 Box::pin(async move { shared.read(&key, &shared.cx()).await }).await
             }
             (None, _) => Ok(None),
@@ -325,7 +325,7 @@ impl Cache {
                 ttl = KeyTtl::of(over, now);
             }
         };
-        if shared.peek(&key, &mut see) == Peek::Ask {
+        if shared.peek(&key, &mut see).asks() {
             let cx = shared.cx();
             let found = shared.counted(shared.store.read(&[key], &cx).await)?.pop().flatten();
             if let Some((entry, guarantee)) = found {
@@ -487,7 +487,7 @@ impl Shared {
         let hit = found.map(|value| Hit::new(value, fresh, Source::Hit));
         match (&hit, peek) {
             (Some(_), _) => self.hit(key, bytes),
-            (None, Peek::Ask) => {}
+            (None, peek) if peek.asks() => {}
             (None, _) => self.miss(key),
         }
         (hit, peek)

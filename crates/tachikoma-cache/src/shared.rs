@@ -138,7 +138,8 @@ impl Shared {
         ops: TypeOps,
         optional: bool,
     ) -> Option<Held> {
-        Held::of(found, &self.codecs, ops, optional).unwrap_or_else(|error| {
+        let now = self.clock.now();
+        Held::of(found, &self.codecs, ops, optional, now).unwrap_or_else(|error| {
             self.note("decode", key, &error);
             None
         })

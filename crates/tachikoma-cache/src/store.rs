@@ -46,8 +46,18 @@ pub enum Peek {
     Seen,
     /// There is none.
     Absent,
-    /// Only [`Store::read`] can tell.
+    /// Only [`Store::read`] can tell. What was shown, if anything, is a stale entry for the case
+    /// that it fails.
     Ask,
+    /// The same, and [`Store::read`] would fail at once.
+    Away,
+}
+
+impl Peek {
+    /// Whether only [`Store::read`] can tell.
+    pub fn asks(self) -> bool {
+        matches!(self, Self::Ask | Self::Away)
+    }
 }
 
 /// The right to store what is loaded from now on. An invalidation of the key, a direct write, or
@@ -204,7 +214,8 @@ pub enum Health {
 /// - No method outlives `cx.deadline` by more than a few milliseconds, and none panics.
 pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Shows the entry if that needs no waiting. `see` is called at most once, maybe under a lock:
-    /// it must be quick and must not use the store.
+    /// it must be quick and must not use the store. With [`Peek::Ask`] and [`Peek::Away`] it is
+    /// shown only what is [stale](Guarantee::is_stale).
     fn peek(&self, key: &Key<'_>, now: Time, see: &mut dyn FnMut(&Entry, Guarantee)) -> Peek;
 
     /// The entries of these keys, in their order.

@@ -19,7 +19,7 @@ use crate::glob::Glob;
 use crate::invalidation::{Group, Marks};
 use crate::key::Key;
 use crate::pattern::Pattern;
-use crate::store::{Cursor, Guarantee, Item, Lease, Page, Peek, Removed, Want, When, Written};
+use crate::store::{Cursor, Guarantee, Item, Lease, Page, Removed, Want, When, Written};
 
 /// So many entries are looked at in one step of a count.
 const COUNTED: usize = 256;
@@ -77,7 +77,7 @@ impl Entries {
         if let Some((entry, guarantee)) = undecoded {
             found = self.decoded(&key, &entry, guarantee);
         }
-        (peek != Peek::Ask).then_some(found)
+        (!peek.asks()).then_some(found)
     }
 
     /// The object of a key.

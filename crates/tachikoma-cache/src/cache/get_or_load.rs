@@ -260,17 +260,24 @@ where
                 let ops = TypeOps::by::<T>(&shared.codecs);
                 if let Some(held) = held.and_then(|found| shared.hold(&key, found, ops, optional)) {
                     // What a memory tier shows is stored elsewhere.
-                    let local = peek != Peek::Ask && guarantee == Guarantee::Fresh;
+                    let local = !peek.asks() && guarantee == Guarantee::Fresh;
                     renew(shared, &key, held, local, request);
                 }
             }
             return Start::Here(Some(Hit::new(value, guarantee, Source::Hit)));
         }
-        if peek == Peek::Ask {
-            return away(Known::Ask, request());
+        if peek == Peek::Ask && found.is_none() {
+            return away(Known::Ask(None), request());
         }
         let ops = TypeOps::by::<T>(&shared.codecs);
         let held = found.and_then(|found| shared.hold(&key, found, ops, optional));
+        if peek.asks() {
+            let spared = held.as_ref().filter(|_| peek == Peek::Away);
+            if let Some(answer) = spared.and_then(|held| shared.spared(&key, held, options)) {
+                return Start::Here(hit_of(answer));
+            }
+            return away(Known::Ask(held), request());
+        }
         match shared.decide(&key, held, options) {
             Decision::Serve(answer) => Start::Here(hit_of(answer)),
             Decision::Renew(answer, held) => {

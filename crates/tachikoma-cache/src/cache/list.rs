@@ -18,7 +18,7 @@ use crate::error::{Error, ErrorKind};
 use crate::expiry::KeyTtl;
 use crate::glob::{Glob, escape};
 use crate::pattern::Pattern;
-use crate::store::{Cursor, Guarantee, Peek, Want};
+use crate::store::{Cursor, Guarantee, Want};
 
 /// The most keys of one page.
 const MOST: usize = 1000;
@@ -205,7 +205,7 @@ impl Cache {
         let mut found = None;
         // Described outside of the store's lock: weighing runs the type's own code.
         let mut see = |entry: &Entry, freshness| found = Some((entry.clone(), freshness));
-        if shared.peek(&key, &mut see) == Peek::Ask {
+        if shared.peek(&key, &mut see).asks() {
             let entries = shared.store.read(std::slice::from_ref(&key), &cx).await;
             found = shared.counted(entries)?.pop().flatten();
         }

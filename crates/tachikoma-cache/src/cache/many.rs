@@ -16,7 +16,7 @@ use crate::error::{BatchError, Error, ErrorKind};
 use crate::expiry::{Life, Ttl};
 use crate::invalidation::{Group, Marks};
 use crate::key::Key;
-use crate::store::{Cx, Peek, Removed, When, Write, Written};
+use crate::store::{Cx, Removed, When, Write, Written};
 
 /// So many keys go to the store at once.
 pub(super) const MANY: usize = 1000;
@@ -71,7 +71,7 @@ impl Cache {
         let mut hits: Vec<Option<Hit<T>>> = Vec::with_capacity(keys.len());
         for key in &keys {
             let (hit, peek) = shared.look(key);
-            if hit.is_none() && peek == Peek::Ask {
+            if hit.is_none() && peek.asks() {
                 asked.push((hits.len(), key));
             }
             hits.push(hit);

@@ -13,7 +13,7 @@ use super::choose::{Choice, Found, choose, is_within};
 use super::flight::Kind;
 use super::options::LoadOptions;
 use super::outcome::{By, Failure, Given, Held, Loader};
-use super::{Job, Ran, alone, is_under_way, lookup, refresh, run};
+use super::{Job, Ran, alone, is_under_way, lookup, lookups, refresh, run};
 use crate::codec::TypeOps;
 use crate::entry::Object;
 use crate::error::Error;
@@ -21,7 +21,6 @@ use crate::invalidation::Group;
 use crate::key::{Key, Namespace};
 use crate::runtime::can_load;
 use crate::shared::Shared;
-use crate::store::guarantee::age;
 use crate::store::{Guarantee, StaleReason};
 
 /// What a caller wants.
@@ -39,8 +38,8 @@ pub(crate) struct Request {
 
 /// What is known when the memory did not answer.
 pub(crate) enum Known {
-    /// The store must be asked.
-    Ask,
+    /// The store must be asked; what memory has, stale, if that fails.
+    Ask(Option<Held>),
     /// A load is needed; `true`: what was found is served if it gives nothing.
     Load(Option<Held>, bool),
 }
@@ -123,6 +122,25 @@ impl Shared {
         decision
     }
 
+    /// What is served of something stale without asking anybody, if the store is away; counted.
+    pub(crate) fn spared(
+        &self,
+        key: &Key<'_>,
+        held: &Held,
+        options: &LoadOptions,
+    ) -> Option<Answer> {
+        let found = Found::of(held.entry.meta(), held.guarantee, held.at);
+        let throttled = || self.is_throttled(key, options);
+        let Choice::Serve(guarantee) = choose(Some(found), options, throttled, || 1.0) else {
+            return None;
+        };
+        self.hit(key, held.entry.known_bytes());
+        if let Guarantee::Stale { reason, age } = guarantee {
+            self.stale(key, reason, age);
+        }
+        Some(Answer::found(held.object.clone(), guarantee))
+    }
+
     pub(crate) fn is_throttled(&self, key: &Key<'_>, options: &LoadOptions) -> bool {
         !options.retry_after.is_zero() && self.throttle.is_closed(key, self.clock.now())
     }
@@ -159,16 +177,22 @@ pub(crate) async fn answer(
             let budget = shared.store_timeout;
             request.into_job(&shared, held, has_fallback, true, budget)
         }
-        Known::Ask => {
+        Known::Ask(spare) => {
             let (namespace, name) = (request.namespace.clone(), request.name.clone());
             let Ok(key) = Key::new(&namespace, name) else {
                 return Err(Failure::Aborted); // It was a key before.
             };
-            let answer = lookup::look_up(&shared, &key).await;
+            let answer = match look_up(&shared, &key, spare.as_ref(), &request.options).await {
+                Looked::Answer(answer) => answer,
+                Looked::TooLate(answer) => return Ok(answer),
+            };
             let error = answer.error();
-            let held = answer.found.ok().flatten();
-            let held =
-                held.and_then(|found| shared.hold(&key, found, request.ops, request.optional));
+            let held = match answer.found {
+                Ok(found) => {
+                    found.and_then(|found| shared.hold(&key, found, request.ops, request.optional))
+                }
+                Err(_) => spare,
+            };
             let (held, has_fallback) = match shared.decide(&key, held, &request.options) {
                 Decision::Serve(answer) => return Ok(answer),
                 Decision::Renew(answer, held) => {
@@ -191,6 +215,39 @@ pub(crate) async fn answer(
         }
     };
     load(&shared, job).await
+}
+
+/// What came of a lookup.
+enum Looked {
+    Answer(lookups::Answer),
+    /// It takes too long for this caller, who has something stale.
+    TooLate(Answer),
+}
+
+/// Looks a key up; who has something stale to fall back on waits no longer than it wants to.
+async fn look_up(
+    shared: &Arc<Shared>,
+    key: &Key<'_>,
+    spare: Option<&Held>,
+    options: &LoadOptions,
+) -> Looked {
+    let lookup = pin!(lookup::look_up(shared, key));
+    let (Some(held), Some(patience)) = (spare, options.soft_timeout) else {
+        return Looked::Answer(lookup.await);
+    };
+    match select(lookup, shared.clock.sleep(patience)).await {
+        Either::Left((answer, _)) => Looked::Answer(answer),
+        Either::Right(((), lookup)) => {
+            let (name, window) = ((key.namespace(), key.name()), options.kept_stale());
+            match shared.instead(name, held, window, StaleReason::SoftTimeout) {
+                Some(answer) => {
+                    shared.hit(key, held.entry.known_bytes());
+                    Looked::TooLate(answer)
+                }
+                None => Looked::Answer(lookup.await),
+            }
+        }
+    }
 }
 
 impl Request {
@@ -281,7 +338,7 @@ impl Shared {
         window: Duration,
         reason: StaleReason,
     ) -> Option<Answer> {
-        let age = age(held.entry.meta(), self.clock.now());
+        let age = held.age(self.clock.now());
         is_within(age, window).then(|| {
             if let Ok(key) = Key::new(namespace, name) {
                 self.stale(&key, reason, age);
@@ -325,6 +382,6 @@ async fn found_meanwhile(
     optional: bool,
 ) -> Option<Answer> {
     let found = lookup::look_up(shared, key).await.found.ok()??;
-    let held = Held::of(found, &shared.codecs, ops, optional).ok()??;
+    let held = Held::of(found, &shared.codecs, ops, optional, shared.clock.now()).ok()??;
     held.guarantee.is_fresh().then(|| Answer::found(held.object, held.guarantee))
 }

@@ -52,7 +52,7 @@ pub(crate) fn choose(
     draw: impl FnOnce() -> f64,
 ) -> Choice {
     let Some(found) = found else { return Choice::Load };
-    let Guarantee::Stale { age, .. } = found.guarantee else {
+    let Guarantee::Stale { reason, age } = found.guarantee else {
         return if is_early(found, options.early_refresh, draw) && !throttled() {
             Choice::ServeAndRefresh(found.guarantee)
         } else {
@@ -64,7 +64,10 @@ pub(crate) fn choose(
         return Choice::Load;
     }
     let stale = |reason| Guarantee::Stale { reason, age };
-    if throttled() {
+    if now && reason == StaleReason::Disconnected {
+        // Nobody could store what a load brings.
+        Choice::Serve(stale(reason))
+    } else if throttled() {
         Choice::Serve(stale(StaleReason::Throttled))
     } else if now {
         Choice::ServeAndRefresh(stale(StaleReason::Revalidating))

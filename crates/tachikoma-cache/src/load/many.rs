@@ -27,7 +27,7 @@ use crate::invalidation::Group;
 use crate::key::Key;
 use crate::runtime::{can_load, lock, spawn};
 use crate::shared::Shared;
-use crate::store::{Peek, StaleReason};
+use crate::store::StaleReason;
 
 /// What a caller wants; its names are all different.
 pub(crate) struct Wanted {
@@ -145,17 +145,18 @@ async fn look_up(
         };
         let mut found = None;
         let see = &mut |entry: &Entry, guarantee| found = Some((entry.clone(), guarantee));
-        if shared.peek(&key, see) == Peek::Ask {
-            asked.push((place, key));
+        let peek = shared.peek(&key, see);
+        let held = found.and_then(|found| shared.hold(&key, found, terms.ops, true));
+        if peek.asks() {
+            asked.push((place, key, held));
         } else {
-            let held = found.and_then(|found| shared.hold(&key, found, terms.ops, true));
             decide(place, &key, held);
         }
     }
     let mut failure = None;
     terms.local = asked.is_empty();
     for chunk in asked.chunks(AT_ONCE) {
-        let keys: Vec<_> = chunk.iter().map(|(_, key)| key.clone()).collect();
+        let keys: Vec<_> = chunk.iter().map(|(_, key, _)| key.clone()).collect();
         let found = match &failure {
             None => shared.store.read(&keys, &shared.cx()).await,
             Some(_) => Ok(Vec::new()),
@@ -165,14 +166,17 @@ async fn look_up(
             Vec::new()
         });
         let mut found = found.into_iter();
-        for (place, key) in chunk {
+        for (place, key, spare) in chunk {
             let found = found.next().flatten();
-            let held = found.and_then(|found| shared.hold(key, found, terms.ops, true));
+            let held = match &failure {
+                None => found.and_then(|found| shared.hold(key, found, terms.ops, true)),
+                Some(_) => spare.clone(),
+            };
             decide(*place, key, held);
         }
     }
     if let Some(error) = failure {
-        if let Some((_, key)) = asked.first() {
+        if let Some((_, key, _)) = asked.first() {
             shared.note("look up", key, &error);
         }
         // A store that does not answer is not asked for the right to store either.
@@ -309,10 +313,10 @@ async fn found_meanwhile(
         let found = shared.store.read(&keys, &shared.cx()).await.unwrap_or_default();
         let mut found = found.into_iter();
         for want in chunk {
-            let held = found
-                .next()
-                .flatten()
-                .and_then(|found| Held::of(found, &shared.codecs, terms.ops, true).ok().flatten());
+            let held = found.next().flatten().and_then(|found| {
+                let now = shared.clock.now();
+                Held::of(found, &shared.codecs, terms.ops, true, now).ok().flatten()
+            });
             match held {
                 Some(held) if held.guarantee.is_fresh() => {
                     answers.insert(want.place, Answer::found(held.object, held.guarantee));

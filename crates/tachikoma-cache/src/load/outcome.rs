@@ -2,15 +2,18 @@
 
 use std::any::Any;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
+use crate::clock::Time;
 use crate::codec::{Codecs, TypeOps};
 use crate::entry::{Entry, Object};
 use crate::error::Error;
 use crate::expiry::Ttl;
 use crate::invalidation::Group;
-use crate::store::Guarantee;
+use crate::store::guarantee::age;
+use crate::store::{Guarantee, StaleReason};
 
 /// An error of the caller's loader, shared by all who waited.
 pub(crate) type SourceError = Arc<dyn Any + Send + Sync>;
@@ -102,9 +105,22 @@ pub(crate) struct Held {
     /// `None`: that the source has no value.
     pub(crate) object: Option<Object>,
     pub(crate) guarantee: Guarantee,
+    /// When it was found.
+    pub(crate) at: Time,
 }
 
 impl Held {
+    /// How old it is, if it is stale.
+    pub(crate) fn age(&self, now: Time) -> Duration {
+        match self.guarantee {
+            // It has been so since before it was found.
+            Guarantee::Stale { reason: StaleReason::Disconnected, age } => {
+                age.saturating_add(now.since(self.at))
+            }
+            _ => age(self.entry.meta(), now),
+        }
+    }
+
     /// What was found, if a load of this type can use it: a value of the type or, for a load that
     /// may find nothing, the note that there is none.
     ///
@@ -117,12 +133,13 @@ impl Held {
         codecs: &Codecs,
         ops: TypeOps,
         optional: bool,
+        at: Time,
     ) -> Result<Option<Self>, Error> {
         let meta = entry.meta();
         if meta.negative && (!optional || meta.type_tag != ops.tag) {
             return Ok(None);
         }
         let object = if meta.negative { None } else { Some((ops.decode)(codecs, &entry)?) };
-        Ok(Some(Self { entry, object, guarantee }))
+        Ok(Some(Self { entry, object, guarantee, at }))
     }
 }

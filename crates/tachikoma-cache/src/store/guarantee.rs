@@ -18,12 +18,13 @@ pub enum Guarantee {
     /// The same but for invalidations that ended less than this before the read: it was found in
     /// the memory tier of this process, which follows Redis (`freshness`, default 1 s).
     Within(Duration),
-    /// Past its time to live, softly invalidated, or from before a restart of the store: only for
-    /// those who accept a stale value.
+    /// Past its time to live, softly invalidated, from before a restart of the store, or in a
+    /// memory tier that hears of no changes: only for those who accept a stale value.
     Stale {
         /// Why it is stale or, once somebody gets it, why that one gets a stale value.
         reason: StaleReason,
-        /// How long its time to live has been over; zero if it was invalidated within it.
+        /// How long its time to live has been over; zero if it was invalidated within it. In a
+        /// memory tier that hears of no changes, at least for how long it has not.
         age: Duration,
     },
 }
@@ -46,6 +47,9 @@ pub enum StaleReason {
     Throttled,
     /// Another process is loading the key.
     LoadedElsewhere,
+    /// Redis cannot be asked. This is what the memory tier had when it last heard of changes;
+    /// somebody may have changed or deleted it since.
+    Disconnected,
 }
 
 impl StaleReason {
@@ -59,6 +63,7 @@ impl StaleReason {
             Self::SoftTimeout => "soft_timeout",
             Self::Throttled => "throttled",
             Self::LoadedElsewhere => "loaded_elsewhere",
+            Self::Disconnected => "disconnected",
         }
     }
 }

@@ -50,7 +50,7 @@ impl Observed {
         match self.inner.peek(key, now, &mut see) {
             Peek::Seen => bytes,
             Peek::Absent => Some(0),
-            Peek::Ask => None,
+            Peek::Ask | Peek::Away => None,
         }
     }
 

@@ -147,6 +147,11 @@ impl RedisStore {
     pub(crate) fn is_pending(&self, key: &Key<'_>) -> bool {
         self.shared.is_pending(key)
     }
+
+    /// Whether whatever is asked now fails at once.
+    pub(crate) fn is_away(&self) -> bool {
+        self.shared.link.is_away()
+    }
 }
 
 impl Drop for RedisStore {

@@ -61,8 +61,10 @@ impl Default for TierConfig {
 ///
 /// The tier has copies of entries that were read. The server tells of each change of them
 /// (`CLIENT TRACKING`), and heartbeats prove that nothing was missed: a copy is shown only if
-/// everything that ended [`freshness`](TierConfig::freshness) ago is known. With a server that does
-/// not track it is a [`RedisStore`] without a tier, after a warning in the log.
+/// everything that ended [`freshness`](TierConfig::freshness) ago is known. While that is not so,
+/// copies are stale, for those who accept that; before changes are heard of again, all copies go.
+/// With a server that does not track it is a [`RedisStore`] without a tier, after a warning in the
+/// log.
 ///
 /// Entries with tags or a time to idle have no copies.
 pub struct TieredStore {
@@ -106,10 +108,14 @@ impl fmt::Debug for TieredStore {
 
 impl Store for TieredStore {
     fn peek(&self, key: &Key<'_>, now: Time, see: &mut dyn FnMut(&Entry, Guarantee)) -> Peek {
-        if !self.near.floor.is_good(now) || self.redis.is_pending(key) {
+        if self.redis.is_pending(key) {
             return Peek::Ask;
         }
-        self.near.peek(key, now, see)
+        if self.near.floor.is_good(now) {
+            return self.near.peek(key, now, see);
+        }
+        let shown = self.near.peek_stale(key, now, see);
+        if shown && self.redis.is_away() { Peek::Away } else { Peek::Ask }
     }
 
     fn read<'a>(

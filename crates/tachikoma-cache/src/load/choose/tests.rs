@@ -49,6 +49,23 @@ fn the_windows_decide_what_a_stale_value_is_good_for() {
 }
 
 #[test]
+fn what_a_memory_tier_has_left_is_served_and_not_renewed() {
+    use Choice::{Load, LoadWithFallback, Serve};
+    let left = |age| {
+        let guarantee = served(StaleReason::Disconnected, age);
+        Some(Found { guarantee, ..stale(age) })
+    };
+    for throttled in [false, true] {
+        let expected = Serve(served(StaleReason::Disconnected, 9));
+        check(left(9), windows(10, 20), throttled, expected);
+        check(left(20), windows(10, 20), throttled, Load);
+    }
+    check(left(15), windows(10, 20), false, LoadWithFallback);
+    check(left(15), windows(10, 20), true, Serve(served(StaleReason::Throttled, 15)));
+    check(left(1), windows(0, 0), false, Load);
+}
+
+#[test]
 fn a_fresh_value_is_renewed_early_only_near_its_end_and_if_asked_for() {
     use Choice::{Serve, ServeAndRefresh};
     let early = LoadOptions::new().early_refresh(1.0);

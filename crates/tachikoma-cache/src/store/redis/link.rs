@@ -142,6 +142,12 @@ impl Link {
         }
     }
 
+    /// Whether there is none.
+    #[cfg(feature = "memory")]
+    pub(super) fn is_away(&self) -> bool {
+        !matches!(&*self.state.read().unwrap_or_else(PoisonError::into_inner), State::Up(_))
+    }
+
     pub(super) fn is_current(&self, number: u64) -> bool {
         matches!(
             &*self.state.read().unwrap_or_else(PoisonError::into_inner),

@@ -15,13 +15,15 @@ use crate::clock::Time;
 pub(super) struct Floor {
     /// Milliseconds; zero: not at all.
     until: AtomicU64,
+    /// Milliseconds: everything that happened before is known.
+    heard: AtomicU64,
     freshness: Duration,
 }
 
 impl Floor {
     /// One that is not good yet.
     pub(super) fn new(freshness: Duration) -> Self {
-        Self { until: AtomicU64::new(0), freshness }
+        Self { until: AtomicU64::new(0), heard: AtomicU64::new(0), freshness }
     }
 
     pub(super) fn freshness(&self) -> Duration {
@@ -31,6 +33,7 @@ impl Floor {
     /// Everything that happened before `at` is known.
     pub(super) fn confirm(&self, at: Time) {
         let until = at.saturating_add(self.freshness).as_millis();
+        self.heard.store(at.as_millis(), Ordering::Release);
         self.until.store(until, Ordering::Release);
     }
 
@@ -41,6 +44,11 @@ impl Floor {
 
     pub(super) fn is_good(&self, now: Time) -> bool {
         now.as_millis() < self.until.load(Ordering::Acquire)
+    }
+
+    /// For how long it has not been known what happened.
+    pub(super) fn unheard(&self, now: Time) -> Duration {
+        now.since(Time::from_millis(self.heard.load(Ordering::Acquire)))
     }
 }
 
@@ -60,6 +68,7 @@ mod tests {
         assert!(good(5189) && !good(5190));
         floor.lapse();
         assert!(!good(5100) && !good(0));
+        assert_eq!(floor.unheard(Time::from_millis(5100)), Duration::from_millis(10));
         floor.confirm(Time::from_millis(5200));
         assert!(good(5250));
     }

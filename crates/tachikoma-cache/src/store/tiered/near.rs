@@ -9,9 +9,10 @@ use super::floor::Floor;
 use crate::clock::Time;
 use crate::entry::{Entry, Meta};
 use crate::key::Key;
+use crate::store::guarantee::age;
 use crate::store::memory::MemoryStore;
 use crate::store::redis::tracking::Follower;
-use crate::store::{Guarantee, Peek, Store as _};
+use crate::store::{Guarantee, Peek, StaleReason, Store as _};
 
 /// See the module.
 #[derive(Debug)]
@@ -37,6 +38,23 @@ impl Near {
             }
         });
         peek
+    }
+
+    /// Shows a copy of which nobody knows whether it is still what the server has; whether there is
+    /// one.
+    pub(super) fn peek_stale(
+        &self,
+        key: &Key<'_>,
+        now: Time,
+        see: &mut dyn FnMut(&Entry, Guarantee),
+    ) -> bool {
+        let mut shown = false;
+        self.memory.peek(key, now, &mut |entry, _| {
+            shown = true;
+            let age = age(entry.meta(), now).max(self.floor.unheard(now));
+            see(entry, Guarantee::Stale { reason: StaleReason::Disconnected, age });
+        });
+        shown
     }
 
     /// Marks keys before the server is asked for them; none while changes may be missed.

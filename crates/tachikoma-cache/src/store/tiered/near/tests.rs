@@ -123,6 +123,35 @@ fn a_copy_lives_no_longer_than_its_entry() {
 }
 
 #[test]
+fn a_copy_that_nobody_follows_is_stale_for_as_long_as_that_is_so_and_goes_before_more_is_heard() {
+    let rig = Rig::new();
+    let stale = |name| {
+        let mut shown = None;
+        let mut see = |_: &Entry, guarantee| shown = Some(guarantee);
+        let seen = rig.near.peek_stale(&rig.key(name)[0], rig.clock.now(), &mut see);
+        assert_eq!(seen, shown.is_some());
+        shown
+    };
+    let at = |millis| Some(rig.clock.now().saturating_add(Duration::from_millis(millis)));
+    let meta = Meta { soft_expiry: at(500), hard_expiry: at(9000), ..rig.meta() };
+    assert!(rig.read(meta, Guarantee::Fresh, |_| {}));
+    rig.clock.advance(Duration::from_millis(400));
+    rig.near.confirmed(rig.clock.now());
+    rig.near.lost();
+    let disconnected = |millis| {
+        let age = Duration::from_millis(millis);
+        Some(Guarantee::Stale { reason: StaleReason::Disconnected, age })
+    };
+    rig.clock.advance(Duration::from_millis(50));
+    assert_eq!((stale("k"), stale("other")), (disconnected(50), None), "within its time to live");
+    rig.clock.advance(Duration::from_millis(950));
+    assert_eq!(stale("k"), disconnected(1000));
+    rig.near.changed(&rig.key("k")[0]);
+    assert_eq!(stale("k"), None, "a late push counts all the same");
+    assert!(!rig.read(rig.meta(), Guarantee::Fresh, |_| {}));
+}
+
+#[test]
 fn marks_are_given_up_also_when_nobody_waits_for_the_answer() {
     let rig = Rig::new();
     let key = rig.key("k");
