@@ -1,21 +1,24 @@
 //! Entries in Redis with copies in the memory of this process.
 //!
 //! [`TieredStore`] puts [`RedisStore`] and a memory together: [`near`] keeps copies of what was
-//! read and drops them when the server tells of a change, [`floor`] says whether they may be shown.
+//! read and drops them when the server tells of a change, [`floor`] says whether they may be shown,
+//! and [`waiters`] wakes who waits for a change.
 //! The protocol is that of `docs/src/consistency.md`. Every change goes to Redis; a copy is only
 //! ever made of what Redis answered.
 
 mod floor;
 mod near;
+mod waiters;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::FutureExt as _;
+use futures_util::future::{BoxFuture, FutureExt as _};
 
 use self::floor::Floor;
 use self::near::Near;
+use self::waiters::Waiters;
 use super::memory::{MemoryConfig, MemoryStore};
 use super::redis::tracking::Tracking;
 use super::redis::{RedisConfig, RedisStore};
@@ -93,7 +96,8 @@ impl TieredStore {
         }
         let memory = MemoryConfig { max_entries, max_bytes, ..MemoryConfig::default() };
         let memory = MemoryStore::new(memory, Arc::clone(&clock))?;
-        let near = Arc::new(Near { memory, floor: Floor::new(freshness) });
+        let floor = Floor::new(freshness);
+        let near = Arc::new(Near { memory, floor, waiters: Waiters::default() });
         let tracking = Tracking::of(Arc::clone(&near) as _, freshness / 4);
         let redis = RedisStore::tracked(config, clock, tracking).await?;
         Ok(Self { redis, near })
@@ -144,6 +148,12 @@ impl Store for TieredStore {
             Ok(begun)
         }
         .boxed()
+    }
+
+    /// Asked for before [`begin`](Store::begin), which reads entry and lease, so that the server
+    /// tells of both.
+    fn changed<'a>(&'a self, keys: &'a [Key<'a>]) -> BoxFuture<'a, ()> {
+        self.near.waiters.enter(keys).changed().boxed()
     }
 
     fn write<'a>(

@@ -139,6 +139,42 @@ async fn callers_of_another_process_get_what_this_one_loads() {
     assert_eq!((loads.load(Ordering::SeqCst), other.stats().loads), (0, 0));
 }
 
+/// The median time from the end of another process's load to its value here, or to a load here if
+/// that failed.
+async fn behind(settings: &str, brings: Result<u32, ()>) -> Duration {
+    let server = RedisServer::start();
+    let url = format!("{}&store_timeout=10s{settings}", server.url_with("shop"));
+    let (cache, other) = (Cache::connect(&url).await.unwrap(), Cache::connect(&url).await.unwrap());
+    let mut times = Vec::new();
+    for _ in 0..9 {
+        let slow = Held::new(&cache, LoadOptions::new(), brings).await;
+        let (waiting, _) = callers(&other, 1);
+        // So long that it asks as seldom as it ever does.
+        pause(150).await;
+        assert!(!waiting[0].is_finished());
+        let clock = Stopwatch::start();
+        assert_eq!(slow.let_go().await.ok(), brings.ok());
+        for caller in waiting {
+            assert_eq!(caller.await.unwrap().0, brings.unwrap_or(3));
+        }
+        times.push(clock.elapsed());
+        cache.delete("k").await.unwrap();
+    }
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_hears_of_changes_need_not_ask_from_time_to_time() {
+    for brings in [Ok(2), Err(())] {
+        let (asked, told) = (behind("", brings).await, behind("&memory=on", brings).await);
+        println!(
+            "waited after a load that gave {brings:?}: {asked:?}; with a memory tier {told:?}"
+        );
+        assert!(told <= Duration::from_millis(10), "{told:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn when_its_load_fails_another_process_loads_and_stores() {
     let server = RedisServer::start();

@@ -27,6 +27,9 @@ pub(crate) trait Follower: Send + Sync {
     /// This key may have changed.
     fn changed(&self, key: &Key<'_>);
 
+    /// The lease of this key may have ended.
+    fn freed(&self, key: &Key<'_>);
+
     /// From now on changes may be missed, until [`confirmed`](Self::confirmed) is called.
     fn lost(&self);
 
@@ -69,11 +72,13 @@ impl Tracking {
         };
         for name in names {
             let Value::BulkString(name) = name else { continue };
-            // Names of others, and leases: nobody keeps copies of these.
-            let Some((space, Part::Entry(name))) = layout::parse_any(name) else { continue };
-            if let Ok(key) = Key::new(&space, name) {
-                self.followers.iter().for_each(|follower| follower.changed(&key));
-            }
+            // There are names of others, too.
+            let Some((space, part)) = layout::parse_any(name) else { continue };
+            let Ok(key) = Key::new(&space, part.name()) else { continue };
+            self.followers.iter().for_each(|follower| match part {
+                Part::Entry(_) => follower.changed(&key),
+                Part::Lease(_) => follower.freed(&key),
+            });
         }
     }
 
@@ -156,6 +161,9 @@ mod tests {
         fn changed(&self, key: &Key<'_>) {
             self.add(format!("{} {}", key.namespace().as_str(), key.name()));
         }
+        fn freed(&self, key: &Key<'_>) {
+            self.add(format!("{} {} freed", key.namespace().as_str(), key.name()));
+        }
         fn lost(&self) {
             self.add("lost");
         }
@@ -181,7 +189,8 @@ mod tests {
     #[test]
     fn a_push_names_keys_or_everything() {
         check(&[names(&["shop:{va}", "shop/7:{v}x}}", "x:{v}"])], &["shop a", "shop/7 }x}", "x "]);
-        check(&[names(&["shop:{va}:l", "shop:g", "other", "", "no space:{va}"])], &[]);
+        check(&[names(&["shop:{va}:l", "shop:{v}:l}"])], &["shop a freed", "shop }:l"]);
+        check(&[names(&["shop:g", "other", "", "no space:{va}"])], &[]);
         check(&[names(&[])], &[]);
         check(&[Value::Nil], &["forget"]);
         check(&[], &["forget"]);

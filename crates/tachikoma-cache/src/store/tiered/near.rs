@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::floor::Floor;
+use super::waiters::Waiters;
 use crate::clock::Time;
 use crate::entry::{Entry, Meta};
 use crate::key::Key;
@@ -19,6 +20,7 @@ use crate::store::{Guarantee, Peek, StaleReason, Store as _};
 pub(super) struct Near {
     pub(super) memory: Arc<MemoryStore>,
     pub(super) floor: Floor,
+    pub(super) waiters: Waiters,
 }
 
 impl Near {
@@ -76,14 +78,21 @@ impl Near {
 impl Follower for Near {
     fn changed(&self, key: &Key<'_>) {
         self.memory.drop_copy(key);
+        self.waiters.wake(key);
+    }
+
+    fn freed(&self, key: &Key<'_>) {
+        self.waiters.wake(key);
     }
 
     fn lost(&self) {
         self.floor.lapse();
+        self.waiters.wake_all();
     }
 
     fn forget(&self) {
         self.memory.drop_copies();
+        self.waiters.wake_all();
     }
 
     fn confirmed(&self, at: Time) {

@@ -20,7 +20,8 @@ impl Rig {
     fn new() -> Self {
         let clock = TestClock::new();
         let memory = MemoryStore::new(MemoryConfig::default(), Arc::new(clock.clone())).unwrap();
-        let near = Near { memory, floor: Floor::new(Duration::from_secs(1)) };
+        let floor = Floor::new(Duration::from_secs(1));
+        let near = Near { memory, floor, waiters: Waiters::default() };
         near.confirmed(clock.now());
         Self { near, clock, space: Namespace::default() }
     }
