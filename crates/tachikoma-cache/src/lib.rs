@@ -66,9 +66,9 @@ pub use aside::cache_aside;
 pub use cache::RedisCache;
 pub use cache::gives;
 pub use cache::{
-    Cache, CacheBuilder, CacheConfig, DEFAULT_STORE_TIMEOUT, DEFAULT_TTL, Entries, EntryInfo,
-    EntryLease, Hit, KeyCursor, KeyPage, Keys, Load, LoadCx, LoadFuture, LoadMany, Loaded, NoTags,
-    Set, SetIfAbsent, SetMany, Source,
+    BeginGuard, Cache, CacheBuilder, CacheConfig, DEFAULT_GUARD_LIFE, DEFAULT_STORE_TIMEOUT,
+    DEFAULT_TTL, Entries, EntryInfo, EntryLease, Hit, KeyCursor, KeyPage, Keys, Load, LoadCx,
+    LoadFuture, LoadMany, Loaded, NoTags, Set, SetIfAbsent, SetMany, Source, WriteGuard,
 };
 #[cfg(feature = "memory")]
 pub use cache::{MemoryBuilder, MemoryCache};

@@ -14,6 +14,7 @@ pub mod redis;
 pub mod tiered;
 
 use std::fmt;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
@@ -86,6 +87,18 @@ pub struct Begun {
     pub lease: Option<Lease>,
     /// Who else is loading it, as far as that is known.
     pub holder: Option<Holder>,
+    /// A [guard](Store::guard) of the key is open: there is no lease until it has ended. Load, but
+    /// do not store, and wait for nobody.
+    pub guarded: bool,
+}
+
+/// The guard of some keys while their source is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Guard {
+    /// Never given twice.
+    pub token: u128,
+    /// Where the group counters of the namespace stood when it began.
+    pub groups: Snapshot,
 }
 
 /// When a write takes place.
@@ -282,6 +295,38 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     fn defer_pattern(&self, namespace: &Namespace, glob: &Glob) -> Result<(), Error> {
         let _ = (namespace, glob);
         Err(ErrorKind::Unsupported.into())
+    }
+
+    /// Begins a guard of these keys (all of one namespace): removes them as
+    /// [`remove`](Self::remove) does, and until the guard has ended gives no lease of them. It ends by itself after `life`,
+    /// for the case that its holder dies.
+    ///
+    /// # Errors
+    ///
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) by a store that has no guards.
+    fn guard<'a>(&'a self, keys: &'a [Key<'a>], life: Duration, cx: &'a Cx) -> Op<'a, Guard> {
+        let _ = (keys, life, cx);
+        Box::pin(async { Err(ErrorKind::Unsupported.into()) })
+    }
+
+    /// Ends a guard: stores the entry of a key that has one, if the guard was open until now and no
+    /// other guard of the key overlapped with it, and removes the key otherwise. Whether each was
+    /// stored. Fails as [`remove`](Self::remove) does: with `Pending` all of these keys are
+    /// removed.
+    fn end_guard<'a>(
+        &'a self,
+        guard: &'a Guard,
+        ends: &'a [(Key<'a>, Option<Entry>)],
+        cx: &'a Cx,
+    ) -> Op<'a, Vec<Written>> {
+        let _ = (guard, ends, cx);
+        Box::pin(async { Err(ErrorKind::Unsupported.into()) })
+    }
+
+    /// Ends a guard whose holder went away: its keys are removed, as soon as that can be. Never
+    /// waits.
+    fn abandon_guard(&self, guard: &Guard, keys: &[Key<'_>]) {
+        let _ = (guard, keys);
     }
 
     /// The keys of a namespace that match, `limit` at a time or somewhat more. A key that is there

@@ -1,9 +1,17 @@
 //! The write guard: while a writer holds one, nothing that a load brings is stored.
 //!
-//! It is a design; nothing of it is shipped. Two gets fill by leases, as in the model of one key.
-//! Two writers take the value out and begin a guard, commit, and end the guard: alone by publishing
-//! the new value, together with another by taking the value out. A writer may be killed at any
-//! moment; its guard then ends by its time, which is longer than a writer lives.
+//! Two gets fill by leases, as in the model of one key. Two writers take the value out and begin a
+//! guard, commit, and end the guard: alone by publishing the new value, together with another by
+//! taking the value out. A writer may be killed at any moment; its guard then ends by its time,
+//! which is longer than a writer lives.
+//!
+//! | step | in `tachikoma-cache` |
+//! |---|---|
+//! | takes a lease, asks about guards | `begin_all` in `store/redis/read.rs`, one pipeline |
+//! | fills | the script `FILL` |
+//! | begins its guard | the script `GUARD` |
+//! | publishes, takes the value out | the script `END_GUARD` |
+//! | lets the lease expire, evicts the entry | also what a deletion by somebody else does |
 //!
 //! Kept: when no write is under way, what is cached is what the source has.
 
@@ -19,16 +27,19 @@ enum Variant {
     PublishContended,
     /// A guard may end while its writer still runs.
     ShortGuard,
+    /// A get asks about guards before it takes its lease.
+    AskFirst,
 }
 
 pub(crate) fn outcomes() -> Vec<Outcome> {
-    use Variant::{PublishContended, Shipped, ShortGuard, SingleToken};
+    use Variant::{AskFirst, PublishContended, Shipped, ShortGuard, SingleToken};
     let run = |name, variant| search(name, variant == Shipped, Guard { variant });
     vec![
         run("set of tokens", Shipped),
         run("single token", SingleToken),
         run("published though contended", PublishContended),
         run("guard shorter than its writer", ShortGuard),
+        run("guards asked for before the lease", AskFirst),
     ]
 }
 
@@ -39,8 +50,18 @@ struct Guard {
 #[derive(Debug, Clone, Copy, Hash, PartialEq, Eq)]
 enum Reader {
     Idle,
-    Leased { token: u8 },
-    Loaded { token: u8, version: u8 },
+    /// There was no guard when it asked.
+    Unguarded,
+    Taken {
+        token: u8,
+    },
+    Leased {
+        token: u8,
+    },
+    Loaded {
+        token: u8,
+        version: u8,
+    },
     Done,
 }
 
@@ -81,15 +102,34 @@ impl Guard {
         self.variant == variant
     }
 
-    fn read(now: &State, at: usize, steps: &mut Steps<'_, State>) {
+    fn read(&self, now: &State, at: usize, steps: &mut Steps<'_, State>) {
         let (who, mut to) = (READERS[at], now.clone());
         match now.readers[at] {
-            Reader::Idle => {
-                if now.entry.is_none() && now.lease.is_none() && !now.open.contains(&true) {
+            Reader::Idle if self.is(Variant::AskFirst) => {
+                if !now.open.contains(&true) {
+                    to.readers[at] = Reader::Unguarded;
+                    steps.add(who, "asks about guards", to);
+                }
+            }
+            Reader::Idle | Reader::Unguarded => {
+                if now.entry.is_none() && now.lease.is_none() {
                     let token = now.next_token;
                     (to.lease, to.next_token) = (Some(token), token + 1);
-                    to.readers[at] = Reader::Leased { token };
+                    let asked = now.readers[at] == Reader::Unguarded;
+                    let next =
+                        if asked { Reader::Leased { token } } else { Reader::Taken { token } };
+                    to.readers[at] = next;
                     steps.add(who, "takes a lease", to);
+                }
+            }
+            Reader::Taken { token } => {
+                if now.open.contains(&true) {
+                    to.lease = now.lease.filter(|lease| *lease != token);
+                    to.readers[at] = Reader::Done;
+                    steps.add(who, "finds a guard and gives its lease back", to);
+                } else {
+                    to.readers[at] = Reader::Leased { token };
+                    steps.add(who, "asks about guards", to);
                 }
             }
             Reader::Leased { token } => {
@@ -170,7 +210,7 @@ impl Protocol for Guard {
 
     fn steps(&self, now: &State, steps: &mut Steps<'_, State>) {
         for at in 0..2 {
-            Self::read(now, at, steps);
+            self.read(now, at, steps);
             self.write(now, at, steps);
         }
         if now.lease.is_some() {

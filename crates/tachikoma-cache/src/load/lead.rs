@@ -152,6 +152,8 @@ pub(super) enum Right {
     Lease(Lease),
     /// Only return it: another process is loading the key.
     Taken(Option<Holder>),
+    /// Only return it: somebody is writing the source.
+    Guarded,
     /// Only return it: the store failed.
     Nothing,
 }
@@ -289,7 +291,7 @@ pub(super) fn next(
                 None => Verdict::AskAgain,
             }
         }
-        Right::Taken(_) => Verdict::AskAgain,
+        Right::Taken(_) | Right::Guarded => Verdict::AskAgain,
         // Another process may reach the store and have invalidated meanwhile: nobody here can tell.
         Right::Nothing => Verdict::StoreAway,
     })
@@ -315,10 +317,15 @@ pub(super) async fn begin(
         }
         Vec::new()
     });
-    let begun = keys.iter().zip(begun).map(|(key, Begun { found, lease, holder })| {
+    let begun = keys.iter().zip(begun).map(|(key, Begun { found, lease, holder, guarded })| {
         // What is not a value of this type is replaced.
         let held = found.and_then(|found| shared.hold(key, found, ops, optional));
-        (held, lease.map_or(Right::Taken(holder), Right::Lease))
+        let right = match lease {
+            Some(lease) => Right::Lease(lease),
+            None if guarded => Right::Guarded,
+            None => Right::Taken(holder),
+        };
+        (held, right)
     });
     begun.collect()
 }

@@ -10,6 +10,7 @@
 #[cfg(feature = "redis")]
 mod copies;
 mod engine;
+mod guards;
 mod leases;
 mod snapshot;
 mod sweeper;
@@ -19,6 +20,7 @@ mod tests;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use futures_util::future::{FutureExt as _, ready};
 
@@ -27,8 +29,8 @@ use self::leases::Leases;
 use self::snapshot::Snapshots;
 pub use self::snapshot::{DEFAULT_MAX_BYTES as DEFAULT_SNAPSHOT_BYTES, SnapshotFile};
 use super::{
-    Begun, Cursor, Cx, Groups, Guarantee, Health, Item, Lease, Op, Page, Peek, Removed, Store,
-    Want, When, Written,
+    Begun, Cursor, Cx, Groups, Guarantee, Guard, Health, Item, Lease, Op, Page, Peek, Removed,
+    Store, Want, When, Written,
 };
 use crate::clock::{Clock, Time};
 use crate::entry::Entry;
@@ -206,9 +208,13 @@ impl MemoryStore {
 
     fn begin_one(&self, key: &Key<'_>, now: Time) -> Begun {
         // The lease first: what is written from here on ends it or is found below.
-        let token = self.leases.lock(key).begin(key);
+        let mut leases = self.leases.lock(key);
+        let guarded = leases.is_guarded(key, now);
+        let token = (!guarded).then(|| leases.begin(key));
+        drop(leases);
         let groups = self.groups.snapshot(key.namespace());
-        Begun { found: self.find(key, now), lease: Some(Lease { token, groups }), holder: None }
+        let lease = token.map(|token| Lease { token, groups });
+        Begun { found: self.find(key, now), lease, holder: None, guarded }
     }
 
     fn write_one(
@@ -447,6 +453,27 @@ impl Store for MemoryStore {
     fn remove<'a>(&'a self, keys: &'a [Key<'a>], cx: &'a Cx) -> Op<'a, Removed> {
         let live = keys.iter().filter(|key| self.remove_one(key, cx.now)).count();
         done(Removed { memory: Some(live as u64), redis: None })
+    }
+
+    fn guard<'a>(&'a self, keys: &'a [Key<'a>], life: Duration, cx: &'a Cx) -> Op<'a, Guard> {
+        ready(self.begin_guard(keys, life, cx.now)).boxed()
+    }
+
+    fn end_guard<'a>(
+        &'a self,
+        guard: &'a Guard,
+        ends: &'a [(Key<'a>, Option<Entry>)],
+        cx: &'a Cx,
+    ) -> Op<'a, Vec<Written>> {
+        let ends =
+            ends.iter().map(|(key, entry)| self.end_guard_of(key, guard, entry.as_ref(), cx.now));
+        done(ends.collect())
+    }
+
+    fn abandon_guard(&self, guard: &Guard, keys: &[Key<'_>]) {
+        for key in keys {
+            self.end_guard_of(key, guard, None, self.clock.now());
+        }
     }
 
     fn scan<'a>(

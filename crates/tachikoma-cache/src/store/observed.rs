@@ -5,16 +5,17 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt as _};
 
 use super::{
-    Begun, Cursor, Cx, Groups, Guarantee, Health, Lease, Op, Page, Peek, Removed, Store, Want,
-    When, Write, Written,
+    Begun, Cursor, Cx, Groups, Guarantee, Guard, Health, Lease, Op, Page, Peek, Removed, Store,
+    Want, When, Write, Written,
 };
 use crate::clock::Time;
 use crate::entry::Entry;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::events::{EventKind, Listeners};
 use crate::glob::Glob;
 use crate::invalidation::{Group, How, Snapshot};
@@ -64,6 +65,15 @@ impl Observed {
             Err(error) => EventKind::NotStored { error: Some(error.kind()) },
         };
         self.tell(key, kind);
+    }
+
+    fn tell_deleted(&self, keys: &[Key<'_>], error: Option<ErrorKind>) {
+        for key in keys {
+            if let Some(top) = &self.top {
+                top.gone(key);
+            }
+            self.tell(key, EventKind::Deleted { error });
+        }
     }
 
     fn tell(&self, key: &Key<'_>, kind: EventKind<'_>) {
@@ -169,16 +179,49 @@ impl Store for Observed {
     fn remove<'a>(&'a self, keys: &'a [Key<'a>], cx: &'a Cx) -> Op<'a, Removed> {
         async move {
             let removed = self.inner.remove(keys, cx).await;
-            let error = removed.as_ref().err().map(Error::kind);
-            for key in keys {
-                if let Some(top) = &self.top {
-                    top.gone(key);
-                }
-                self.tell(key, EventKind::Deleted { error });
-            }
+            self.tell_deleted(keys, removed.as_ref().err().map(Error::kind));
             removed
         }
         .boxed()
+    }
+
+    fn guard<'a>(&'a self, keys: &'a [Key<'a>], life: Duration, cx: &'a Cx) -> Op<'a, Guard> {
+        async move {
+            let guard = self.inner.guard(keys, life, cx).await;
+            if guard.is_ok() {
+                self.tell_deleted(keys, None);
+            }
+            guard
+        }
+        .boxed()
+    }
+
+    fn end_guard<'a>(
+        &'a self,
+        guard: &'a Guard,
+        ends: &'a [(Key<'a>, Option<Entry>)],
+        cx: &'a Cx,
+    ) -> Op<'a, Vec<Written>> {
+        async move {
+            let written = self.inner.end_guard(guard, ends, cx).await;
+            let error = written.as_ref().err().map(Error::kind);
+            for (index, (key, entry)) in ends.iter().enumerate() {
+                let written = written.as_ref().ok().and_then(|written| written.get(index));
+                match (entry, written) {
+                    (Some(entry), Some(stored @ Written::Stored)) => {
+                        self.tell_written(key, entry, &Ok(*stored));
+                    }
+                    _ => self.tell_deleted(std::slice::from_ref(key), error),
+                }
+            }
+            written
+        }
+        .boxed()
+    }
+
+    fn abandon_guard(&self, guard: &Guard, keys: &[Key<'_>]) {
+        self.inner.abandon_guard(guard, keys);
+        self.tell_deleted(keys, None);
     }
 
     fn defer_pattern(&self, namespace: &Namespace, glob: &Glob) -> Result<(), Error> {

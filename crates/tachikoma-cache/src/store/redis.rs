@@ -17,6 +17,7 @@ mod credentials;
 mod form;
 #[cfg(any(test, feature = "__fuzz"))]
 pub(crate) mod fuzzing;
+mod guards;
 mod idle;
 mod layout;
 mod leases;
@@ -37,6 +38,7 @@ mod write;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
@@ -53,8 +55,8 @@ use crate::invalidation::{Group, How, Snapshot};
 use crate::key::{Key, Namespace};
 use crate::stats::StoreStats;
 use crate::store::{
-    Begun, Cursor, Cx, Groups, Guarantee, Health, Lease, Op, Page, Peek, Removed, Store, Want,
-    When, Write, Written,
+    Begun, Cursor, Cx, Groups, Guarantee, Guard, Health, Lease, Op, Page, Peek, Removed, Store,
+    Want, When, Write, Written,
 };
 use courier::Errands;
 use leases::Leases;
@@ -221,6 +223,23 @@ impl Store for RedisStore {
 
     fn remove<'a>(&'a self, keys: &'a [Key<'a>], cx: &'a Cx) -> Op<'a, Removed> {
         Box::pin(self.shared.remove(keys, cx))
+    }
+
+    fn guard<'a>(&'a self, keys: &'a [Key<'a>], life: Duration, cx: &'a Cx) -> Op<'a, Guard> {
+        Box::pin(self.shared.guard(keys, life, cx))
+    }
+
+    fn end_guard<'a>(
+        &'a self,
+        guard: &'a Guard,
+        ends: &'a [(Key<'a>, Option<Entry>)],
+        cx: &'a Cx,
+    ) -> Op<'a, Vec<Written>> {
+        Box::pin(self.shared.end_guard(guard, ends, cx))
+    }
+
+    fn abandon_guard(&self, guard: &Guard, keys: &[Key<'_>]) {
+        self.shared.abandon_guard(guard, keys);
     }
 
     fn defer_pattern(&self, namespace: &Namespace, glob: &Glob) -> Result<(), Error> {

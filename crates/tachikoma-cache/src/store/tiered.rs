@@ -23,8 +23,8 @@ use super::memory::{MemoryConfig, MemoryStore};
 use super::redis::tracking::Tracking;
 use super::redis::{RedisConfig, RedisStore};
 use super::{
-    Begun, Cursor, Cx, Groups, Guarantee, Health, Lease, Op, Page, Peek, Removed, Store, Want,
-    When, Write, Written,
+    Begun, Cursor, Cx, Groups, Guarantee, Guard, Health, Lease, Op, Page, Peek, Removed, Store,
+    Want, When, Write, Written,
 };
 use crate::clock::{Clock, Time};
 use crate::entry::Entry;
@@ -206,6 +206,33 @@ impl Store for TieredStore {
             Ok(Removed { memory: Some(changing.dropped), ..removed })
         }
         .boxed()
+    }
+
+    fn guard<'a>(&'a self, keys: &'a [Key<'a>], life: Duration, cx: &'a Cx) -> Op<'a, Guard> {
+        async move {
+            let _changing = self.near.changing(keys);
+            self.redis.guard(keys, life, cx).await
+        }
+        .boxed()
+    }
+
+    fn end_guard<'a>(
+        &'a self,
+        guard: &'a Guard,
+        ends: &'a [(Key<'a>, Option<Entry>)],
+        cx: &'a Cx,
+    ) -> Op<'a, Vec<Written>> {
+        async move {
+            let keys: Vec<Key<'_>> = ends.iter().map(|(key, _)| key.clone()).collect();
+            let _changing = self.near.changing(&keys);
+            self.redis.end_guard(guard, ends, cx).await
+        }
+        .boxed()
+    }
+
+    fn abandon_guard(&self, guard: &Guard, keys: &[Key<'_>]) {
+        drop(self.near.changing(keys));
+        self.redis.abandon_guard(guard, keys);
     }
 
     fn defer_pattern(&self, namespace: &Namespace, glob: &Glob) -> Result<(), Error> {

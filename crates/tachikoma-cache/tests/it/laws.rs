@@ -3,6 +3,7 @@
 mod batch;
 mod capacity;
 mod flight;
+mod guard;
 mod list;
 mod load_many;
 mod map;

@@ -17,6 +17,7 @@ mod exact;
 mod faults;
 mod footprint;
 mod glob;
+mod guard;
 mod idle;
 mod laws;
 mod many;

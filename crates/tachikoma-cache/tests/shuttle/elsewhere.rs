@@ -65,7 +65,7 @@ impl Store for Exclusive {
                     let holder = Some(Holder(u64::try_from(token >> 64).unwrap()));
                     let found = self.inner.read(std::slice::from_ref(key), cx);
                     let found = found.now_or_never().unwrap()?.remove(0);
-                    begun.push(Begun { found, lease: None, holder });
+                    begun.push(Begun { found, holder, ..Begun::default() });
                     continue;
                 }
                 let one = self.inner.begin(std::slice::from_ref(key), cx);

@@ -3,11 +3,15 @@
 //! A lease of a key ends with each removal and each direct write of that key, so a value that was
 //! read before is refused afterwards. The check and the write happen under one lock, or a removal
 //! could slip between them.
+//!
+//! While a [guard](super::super::Store::guard) of a key is open no lease of it is given. Guards are
+//! a set, so that one writer does not end another one's; of those that overlapped none may store.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use hashbrown::HashTable;
 
+use crate::clock::Time;
 use crate::glob::Glob;
 use crate::key::{Key, Namespace};
 
@@ -22,17 +26,30 @@ struct Held {
     holders: u32,
 }
 
+/// The open guards of one key.
+struct Guarded {
+    namespace: Namespace,
+    name: Box<str>,
+    /// Their tokens, and when they end by themselves.
+    open: Vec<(u128, Time)>,
+    /// Two of them were open at once.
+    contended: bool,
+}
+
 /// The leases of one store in memory.
 pub(super) struct Leases([Mutex<Shard>; SHARDS]);
 
 /// The leases of some keys, locked.
+#[derive(Default)]
 pub(super) struct Shard {
     held: HashTable<Held>,
+    /// Mostly none: one for each key whose source is being written.
+    guarded: Vec<Guarded>,
 }
 
 impl Leases {
     pub(super) fn new() -> Self {
-        Self(std::array::from_fn(|_| Mutex::new(Shard { held: HashTable::new() })))
+        Self(std::array::from_fn(|_| Mutex::new(Shard::default())))
     }
 
     /// Locks the part of the table that has this key.
@@ -81,6 +98,46 @@ impl Shard {
         token
     }
 
+    /// Begins a guard, which ends the leases of all loads of the key.
+    pub(super) fn guard(&mut self, key: &Key<'_>, token: u128, until: Time, now: Time) {
+        self.forget_guards(now);
+        self.end(key);
+        if let Some(guarded) = self.guarded.iter_mut().find(|guarded| guarded.is_of(key)) {
+            guarded.contended = true;
+            guarded.open.push((token, until));
+        } else {
+            let (namespace, name) = (key.namespace().clone(), key.name().into());
+            let open = vec![(token, until)];
+            self.guarded.push(Guarded { namespace, name, open, contended: false });
+        }
+    }
+
+    pub(super) fn is_guarded(&self, key: &Key<'_>, now: Time) -> bool {
+        let is_open = |guarded: &Guarded| guarded.open.iter().any(|(_, until)| *until > now);
+        self.guarded.iter().any(|guarded| guarded.is_of(key) && is_open(guarded))
+    }
+
+    /// Ends a guard; whether it was open until now, and no other one beside it at any time.
+    pub(super) fn end_guard(&mut self, key: &Key<'_>, token: u128, now: Time) -> bool {
+        self.forget_guards(now);
+        let of_key = self.guarded.iter_mut().find(|guarded| guarded.is_of(key));
+        let alone = of_key.is_some_and(|guarded| {
+            let before = guarded.open.len();
+            guarded.open.retain(|(open, _)| *open != token);
+            guarded.open.len() < before && !guarded.contended
+        });
+        self.forget_guards(now);
+        alone
+    }
+
+    /// Forgets the guards whose time has passed, and the keys that have none any more.
+    fn forget_guards(&mut self, now: Time) {
+        self.guarded.retain_mut(|guarded| {
+            guarded.open.retain(|(_, until)| *until > now);
+            !guarded.open.is_empty()
+        });
+    }
+
     /// Whether a load with this token may store.
     pub(super) fn is_valid(&self, key: &Key<'_>, token: u128) -> bool {
         self.held.find(key.hash(), |held| held.is_of(key) && held.token == token).is_some()
@@ -102,6 +159,12 @@ impl Shard {
         if let Ok(found) = self.held.find_entry(key.hash(), |held| held.is_of(key)) {
             found.remove();
         }
+    }
+}
+
+impl Guarded {
+    fn is_of(&self, key: &Key<'_>) -> bool {
+        self.namespace == *key.namespace() && *self.name == *key.name()
     }
 }
 
@@ -127,6 +190,29 @@ mod tests {
         assert!(leases.lock(&key).is_valid(&key, new));
         leases.lock(&key).give_back(&key, old);
         assert!(leases.lock(&key).is_valid(&key, new));
+    }
+
+    #[test]
+    fn of_guards_that_overlapped_none_was_alone() {
+        let ns = Namespace::default();
+        let key = Key::new(&ns, "k").unwrap();
+        let leases = Leases::new();
+        let mut shard = leases.lock(&key);
+        let at = Time::from_millis;
+        let old = shard.begin(&key);
+        shard.guard(&key, 1, at(100), at(0));
+        assert!(!shard.is_valid(&key, old), "a guard ends the leases");
+        assert!(shard.is_guarded(&key, at(99)) && !shard.is_guarded(&key, at(100)));
+        shard.guard(&key, 2, at(200), at(50));
+        assert!(!shard.end_guard(&key, 1, at(60)));
+        assert!(shard.is_guarded(&key, at(60)), "of the other one");
+        assert!(!shard.end_guard(&key, 2, at(70)), "it was not alone");
+        assert!(!shard.is_guarded(&key, at(70)));
+        shard.guard(&key, 3, at(300), at(100));
+        assert!(shard.end_guard(&key, 3, at(299)));
+        shard.guard(&key, 4, at(400), at(300));
+        assert!(!shard.end_guard(&key, 4, at(400)), "its time had passed");
+        assert!(shard.guarded.is_empty());
     }
 
     #[test]

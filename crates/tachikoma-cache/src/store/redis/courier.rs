@@ -28,8 +28,8 @@ const RETRY_EVERY: Duration = Duration::from_secs(1);
 /// How long one batch may take: it is not a caller that waits.
 const BATCH_WITHIN: Duration = Duration::from_secs(2);
 
-/// How many errands wait at most. What is dropped is not missed: a lease ends by itself and a
-/// broken entry is met again; one that is to be kept may go early.
+/// How many errands wait at most. What is dropped is not missed: leases and guards end by
+/// themselves and a broken entry is met again; one that is to be kept may go early.
 const MAX_ERRANDS: usize = 10_000;
 
 /// How many groups a namespace remembers before its floor is raised instead.
@@ -42,6 +42,8 @@ const SCAN_COUNT: usize = 1000;
 pub(super) enum Errand {
     /// End this lease if it still has this token.
     Release { lease: String, token: [u8; 16] },
+    /// End this guard.
+    Unguard { guards: String, token: [u8; 16] },
     /// Remove an entry that cannot be read.
     Discard { entry: String },
     /// Keep an entry for so many milliseconds from now, if that is longer than it would be kept.
@@ -136,6 +138,9 @@ async fn run_errands(link: &Link, connection: &Connection, errands: Vec<Errand>)
         match errand {
             Errand::Release { lease, token } => {
                 commands.add_command(scripts::RELEASE.by_text(&[lease], &[token]));
+            }
+            Errand::Unguard { guards, token } => {
+                commands.cmd("ZREM").arg(guards).arg(token);
             }
             Errand::Keep { entry, left } => {
                 commands

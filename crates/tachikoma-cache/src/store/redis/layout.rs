@@ -6,11 +6,12 @@
 //! |---|---|
 //! | `NS:{vNAME}` | the entry of the key `NAME`: one string, see [`envelope`](crate::envelope) |
 //! | `NS:{vNAME}:l` | the lease of its load: a token |
+//! | `NS:{vNAME}:w` | the write guards of the key: a sorted set |
 //! | `NS:g` | the group counters of the namespace: a hash |
 //!
 //! No two of them are equal: the namespace ends at the first colon; after it comes `g` alone or
-//! `{v`; an entry ends with `}` and a lease with `l`. An entry and its lease are in one slot of a
-//! cluster: the hash tag ends at the first `}`, at the same place in both, and the `v` keeps it
+//! `{v`; an entry ends with `}`, a lease with `l`, guards with `w`. All three are in one slot of a
+//! cluster: the hash tag ends at the first `}`, at the same place in each, and the `v` keeps it
 //! from being empty. The counters have no hash tag, so that namespaces spread over the slots; what
 //! is later to live beside them can be called `{NS:g}…`.
 
@@ -47,6 +48,10 @@ pub(super) fn entry_of(namespace: &Namespace, name: &str) -> String {
 
 pub(super) fn lease_of(namespace: &Namespace, name: &str) -> String {
     format!("{}:{{v{name}}}:l", namespace.as_str())
+}
+
+pub(super) fn guards(key: &Key<'_>) -> String {
+    format!("{}:{{v{}}}:w", key.namespace().as_str(), key.name())
 }
 
 pub(super) fn groups(namespace: &Namespace) -> String {

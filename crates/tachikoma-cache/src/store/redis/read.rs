@@ -253,6 +253,8 @@ impl Shared {
             commands.cmd("GET").arg(layout::entry(key));
             // Who has it, if somebody has.
             commands.cmd("GET").arg(&lease);
+            // After the lease was taken: a guard that begins later ends it.
+            commands.cmd("ZCOUNT").arg(layout::guards(key)).arg("-inf").arg("(+inf");
             taken.leases.push(Some((lease, token)));
         }
         let sent = Stopwatch::start();
@@ -266,7 +268,7 @@ impl Shared {
         // A lease that could not be ended here ends by its errand or by itself.
         answers.by_ref().take(before - removals).for_each(drop);
         let mut next = || answers.next().unwrap_or_default();
-        let (mut sets, mut values, mut holders) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut sets, mut values, mut others) = (Vec::new(), Vec::new(), Vec::new());
         for _ in keys {
             sets.push(reply::is_ok(next()));
             let value = match next() {
@@ -277,17 +279,26 @@ impl Shared {
                 value => value,
             };
             values.push(value);
-            holders.push(holder(next()));
+            let holder = holder(next());
+            let guards = reply::integer(next());
+            let guards = guards.map_err(|fault| self.link.refused(connection, fault))?;
+            others.push((holder, guards > 0));
         }
         let wanted: Vec<&Key<'_>> = keys.iter().collect();
         let shown = self.show(connection, &wanted, values, now, deadline).await?;
         let mut snapshots: HashMap<&Namespace, Snapshot> = HashMap::new();
         let mut begun = Vec::with_capacity(keys.len());
-        let answers = sets.into_iter().zip(holders).zip(shown);
-        for (place, (key, ((set, holder), found))) in keys.iter().zip(answers).enumerate() {
+        let answers = sets.into_iter().zip(others).zip(shown);
+        for (place, (key, ((set, (holder, guarded)), found))) in
+            keys.iter().zip(answers).enumerate()
+        {
             if !set.map_err(|fault| self.link.refused(connection, fault))? {
                 taken.forget(place);
-                begun.push(Begun { found, lease: None, holder });
+                begun.push(Begun { found, lease: None, holder, guarded });
+                continue;
+            }
+            if guarded {
+                begun.push(Begun { found, guarded, ..Begun::default() });
                 continue;
             }
             let space = key.namespace();
@@ -301,7 +312,7 @@ impl Shared {
                 self.leases.hold(name, token, sent);
                 Lease { token, groups }
             });
-            begun.push(Begun { found, lease, holder: None });
+            begun.push(Begun { found, lease, ..Begun::default() });
         }
         Ok(begun)
     }

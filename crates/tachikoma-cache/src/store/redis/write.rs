@@ -424,6 +424,7 @@ pub(super) fn add_put(commands: &mut Pipeline, key: &Key<'_>, bytes: &[u8], life
     commands.cmd("DEL").arg(layout::lease(key));
 }
 
-fn pending(fault: Fault) -> Error {
+/// The error of what is kept and sent again.
+pub(super) fn pending(fault: Fault) -> Error {
     Error::from(ErrorKind::Pending).with_source(Error::from(fault))
 }

@@ -22,6 +22,13 @@ async fn use_all(cache: &Cache) {
     assert!(load(cache, "l").await.0);
     assert!(load(cache, "l").await.0);
     cache.delete("a").await.unwrap();
+    let mut guard = cache.write_guard(["a"]).await.unwrap();
+    guard.publish("a", 3_u64, MINUTE).unwrap();
+    assert!(guard.is_held());
+    assert_eq!(guard.commit().await.unwrap(), 1);
+    let first = cache.write_guard(["a"]).await.unwrap();
+    drop(cache.write_guard(["a"]).await.unwrap());
+    first.commit().await.unwrap();
     cache.expire_tag("u").await.unwrap();
     cache.invalidate_tag("t").await.unwrap();
     cache.delete_pattern(&Pattern::new().literal("m").any()).await.unwrap();
