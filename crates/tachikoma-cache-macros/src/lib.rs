@@ -9,7 +9,7 @@ mod template;
 mod tests;
 
 use proc_macro::TokenStream;
-use proc_macro2::TokenStream as Tokens;
+use proc_macro2::{Span, TokenStream as Tokens};
 use quote::{quote, quote_spanned};
 use syn::spanned::Spanned as _;
 use syn::{Error, FnArg, Ident, ItemFn, Pat, ReturnType, Type, parse_macro_input};
@@ -57,11 +57,14 @@ fn expand(options: &Options, function: &ItemFn) -> Result<Tokens, Error> {
     let key = options.key.expand(&arguments)?;
     let tags =
         options.tags.iter().map(|tag| tag.expand(&arguments)).collect::<Result<Vec<_>, _>>()?;
+    // Arguments may have the same names as what stands beside them.
+    let own = |name| Ident::new(name, Span::mixed_site());
+    let (cache, key_text, all_tags, loading) = (own("cache"), own("key"), own("tags"), own("load"));
     // Made before the arguments move into the loader.
     let (tags, with_tags) = if tags.is_empty() {
         (None, None)
     } else {
-        (Some(quote!(let tags = [#(#tags),*];)), Some(quote!(.tags(tags))))
+        (Some(quote!(let #all_tags = [#(#tags),*];)), Some(quote!(.tags(#all_tags))))
     };
     let (value, error, result) = result_types(&function.sig.output);
     let (value, answer, load) = if options.negative_ttl {
@@ -78,13 +81,23 @@ fn expand(options: &Options, function: &ItemFn) -> Result<Tokens, Error> {
     // It is async because a loader is, whether or not it waits.
     inner.attrs = vec![syn::parse_quote!(#[allow(clippy::unused_async)])];
     inner.vis = syn::Visibility::Inherited;
-    inner.sig.ident = Ident::new("load", function.sig.ident.span());
-    let call = quote!(load(#(#arguments),*).await);
+    // Functions have no scope of their own for names: nobody calls an argument so.
+    inner.sig.ident = Ident::new("__tachikoma_uncached", function.sig.ident.span());
+    let inner_name = &inner.sig.ident;
+    let call = quote!(#inner_name(#(#arguments),*).await);
     let call = if result { call } else { quote!(::core::result::Result::Ok(#call)) };
 
-    let (attributes, visibility, cache) = (&function.attrs, &function.vis, &options.cache);
-    let calls = &options.calls;
+    let (attributes, visibility) = (&function.attrs, &function.vis);
+    let (of, calls) = (&options.cache, &options.calls);
     let mut signature = function.sig.clone();
+    for argument in &mut signature.inputs {
+        // Only the function inside changes it.
+        if let FnArg::Typed(typed) = argument
+            && let Pat::Ident(name) = &mut *typed.pat
+        {
+            name.mutability = None;
+        }
+    }
     signature.output = syn::parse_quote!(
         -> ::core::result::Result<
             #answer,
@@ -95,13 +108,13 @@ fn expand(options: &Options, function: &ItemFn) -> Result<Tokens, Error> {
         #(#attributes)*
         #visibility #signature {
             #inner
-            let cache: &::tachikoma_cache::Cache = &#cache;
-            let key: ::std::string::String = #key;
+            let #cache: &::tachikoma_cache::Cache = &#of;
+            let #key_text: ::std::string::String = #key;
             #tags
-            let load = cache.#load::<#value, #error, _, _>(&key, {
+            let #loading = #cache.#load::<#value, #error, _, _>(&#key_text, {
                 move || async move { #call }
             });
-            load #(#calls)* #with_tags .await
+            #loading #(#calls)* #with_tags .await
         }
     })
 }

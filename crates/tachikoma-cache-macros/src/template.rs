@@ -3,7 +3,7 @@
 //! Decides that different arguments give different keys: each is escaped, and between two of them
 //! must stand a `:`, which no escaped argument has.
 
-use proc_macro2::TokenStream as Tokens;
+use proc_macro2::{Span, TokenStream as Tokens};
 use quote::quote;
 use syn::{Error, Ident, LitStr};
 
@@ -28,10 +28,12 @@ impl Template {
 
     /// The expression that makes the text from the function's arguments.
     pub(crate) fn expand(&self, arguments: &[Ident]) -> Result<Tokens, Error> {
+        // An argument may have the same name.
+        let text_of_key = Ident::new("text", Span::mixed_site());
         let mut pushes = Vec::new();
         for part in &self.parts {
             pushes.push(match part {
-                Part::Text(text) => quote!(text.push_str(#text);),
+                Part::Text(text) => quote!(#text_of_key.push_str(#text);),
                 Part::Argument(name) => {
                     let Some(argument) = arguments.iter().find(|argument| *argument == name) else {
                         return Err(Error::new(
@@ -39,14 +41,15 @@ impl Template {
                             format!("`{name}` is not an argument of the function"),
                         ));
                     };
-                    quote!(::tachikoma_cache::macros_support::push_part(&mut text, &#argument);)
+                    let push = quote!(::tachikoma_cache::macros_support::push_part);
+                    quote!(#push(&mut #text_of_key, &#argument);)
                 }
             });
         }
         Ok(quote!({
-            let mut text = ::std::string::String::new();
+            let mut #text_of_key = ::std::string::String::new();
             #(#pushes)*
-            text
+            #text_of_key
         }))
     }
 }

@@ -33,7 +33,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tracing::debug;
 
 use crate::clock::Time;
@@ -96,7 +96,7 @@ pub(crate) enum Ran {
 pub(crate) async fn run(shared: &Arc<Shared>, job: Box<Job>) -> Ran {
     let Ok(key) = Key::new(&job.namespace, job.name.as_str()) else {
         debug!(bytes = job.name.len(), limit = MAX_KEY_BYTES, "key too long: loaded, not cached");
-        return Ran::Done(Box::pin(alone(shared, job)).await, false);
+        return Ran::Done(apart(shared, job).await, false);
     };
     let me = Chain::link(shared, &key, job.kind);
     if me.is_running() {
@@ -162,11 +162,31 @@ async fn limit(shared: &Shared, timeout: Duration, crews: &[Arc<Crew>]) {
     }
 }
 
-/// Loads without the table and the store: for a name that is no key, and for a caller that waited
-/// for loads which gave it nothing.
+/// Loads what is no key in a task of its own, as [`lead`] does, so that a loader which asks for the
+/// name that it is loading is found.
+async fn apart(shared: &Arc<Shared>, job: Box<Job>) -> Outcome {
+    let me = Chain::link_many(shared, &job.namespace, vec![job.name.clone()], job.kind);
+    if me.is_running() {
+        return Err(Failure::Reentrant);
+    }
+    let (is_nested, shared) = (me.is_nested(), Arc::clone(shared));
+    let (tell, told) = oneshot::channel();
+    spawn(Arc::new(me), async move {
+        // An error: its caller has gone.
+        let _ = tell.send(load_alone(&shared, job, is_nested).await);
+    });
+    told.await.unwrap_or(Err(Failure::Aborted))
+}
+
+/// Loads without the table and the store: for a caller that waited for loads which gave it nothing.
 pub(crate) async fn alone(shared: &Arc<Shared>, job: Box<Job>) -> Outcome {
+    load_alone(shared, job, Chain::is_inside(shared)).await
+}
+
+/// `is_nested`: another load waits for this one.
+async fn load_alone(shared: &Arc<Shared>, job: Box<Job>, is_nested: bool) -> Outcome {
     let (hurried, timeout) = (Notify::new(), job.options.load_timeout);
-    if Chain::is_inside(shared) {
+    if is_nested {
         hurried.notify_one();
     }
     let (space, name) = (&job.namespace, job.name.as_str());

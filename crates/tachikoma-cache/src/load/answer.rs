@@ -319,17 +319,28 @@ async fn load(shared: &Arc<Shared>, job: Box<Job>) -> Result<Answer, Failure> {
         _ => load.await,
     };
     result.or_else(|failure| {
-        let reason = match failure {
-            Failure::Elsewhere => StaleReason::LoadedElsewhere,
-            _ => StaleReason::LoadFailed,
-        };
-        let stale =
-            fallback.and_then(|held| shared.instead(key, &held, options.stale_if_error, reason));
+        let stale = fallback.and_then(|held| shared.instead_of(&failure, key, &held, &options));
         stale.ok_or(failure)
     })
 }
 
 impl Shared {
+    /// What was found before and is accepted in place of this failure.
+    pub(super) fn instead_of(
+        &self,
+        failure: &Failure,
+        key: (&Namespace, &str),
+        held: &Held,
+        options: &LoadOptions,
+    ) -> Option<Answer> {
+        let (window, reason) = match failure {
+            // Nothing was loaded because it was accepted; its window may have closed since.
+            Failure::Elsewhere => (Duration::MAX, StaleReason::LoadedElsewhere),
+            _ => (options.stale_if_error, StaleReason::LoadFailed),
+        };
+        self.instead(key, held, window, reason)
+    }
+
     /// What was found before, if it is still within the window.
     pub(super) fn instead(
         &self,

@@ -128,15 +128,17 @@ impl Bulkhead {
         self.rejected.get()
     }
 
-    /// Waits for a turn, or until a load that has one waits for this one (`hurried`).
+    /// Waits for a turn, or until a load that has one waits for this one (`hurried`): then, and for
+    /// every later load of the same keys, without waiting.
     ///
     /// # Errors
     ///
     /// [`Full`], at once.
     pub(super) async fn enter(&self, hurried: &Notify) -> Result<Turn<'_>, Full> {
         let Some(turns) = &self.turns else { return Ok(self.turn(None)) };
-        let mut hurried = pin!(hurried.notified());
-        if hurried.as_mut().now_or_never().is_some() {
+        let mut waiting = pin!(hurried.notified());
+        if waiting.as_mut().now_or_never().is_some() {
+            hurried.notify_one();
             return Ok(self.turn(None));
         }
         if let Ok(permit) = turns.try_acquire() {
@@ -144,9 +146,12 @@ impl Bulkhead {
         }
         let mut place = self.place()?;
         let acquired = pin!(turns.acquire());
-        let permit = match select(acquired, hurried).await {
+        let permit = match select(acquired, waiting).await {
             Either::Left((permit, _)) => permit.ok(),
-            Either::Right(_) => None,
+            Either::Right(_) => {
+                hurried.notify_one();
+                None
+            }
         };
         place.served = true;
         Ok(self.turn(permit))
@@ -232,6 +237,9 @@ mod tests {
         hurried.notify_one();
         let _other = bulkhead.enter(&hurried).now_or_never().unwrap().unwrap();
         assert_eq!(counts(&bulkhead), [3, 0, 0]);
+        // Some keys of a list are loaded later than others: they are waited for all the same.
+        let _later = bulkhead.enter(&hurried).now_or_never().unwrap().unwrap();
+        assert_eq!(counts(&bulkhead), [4, 0, 0]);
     }
 
     #[test]

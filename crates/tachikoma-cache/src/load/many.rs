@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
 use futures_util::future::{Either, join_all, select};
 use tokio::sync::Notify;
 
@@ -69,7 +70,7 @@ pub(crate) async fn answer_many(
         if wants.is_empty() {
             break;
         }
-        let came = take_part(shared, std::mem::take(&mut wants), &terms, again).await?;
+        let came = take_part(shared, std::mem::take(&mut wants), &terms, again).await;
         for (want, came) in came {
             match came {
                 Came::Answer(answer) => drop(answers.insert(want.place, answer)),
@@ -192,33 +193,33 @@ async fn take_part(
     wants: Vec<Want>,
     terms: &Terms,
     again: bool,
-) -> Result<Vec<(Want, Came)>, Failure> {
+) -> Vec<(Want, Came)> {
+    let fail = |wants: Vec<Want>, failure: Failure| {
+        wants.into_iter().map(|want| failed(shared, want, terms, failure.clone())).collect()
+    };
     if !can_load() {
-        let failed = |want| failed(shared, want, terms, Failure::NoRuntime);
-        return Ok(wants.into_iter().map(failed).collect());
+        return fail(wants, Failure::NoRuntime);
     }
-    let members = join(shared, wants, terms, again)?;
+    let names = wants.iter().map(|want| want.name.clone()).collect();
+    let me = Chain::link_many(shared, &terms.namespace, names, terms.kind);
+    if me.is_running() {
+        return fail(wants, Failure::Reentrant);
+    }
+    let members = join(shared, wants, terms, me, again);
     let crews: Vec<_> = members.iter().map(|member| Arc::clone(&member.crew)).collect();
-    let limit = pin!(limit(shared, terms.options.load_timeout, &crews));
-    let all = pin!(join_all(members.into_iter().map(|member| wait(shared, member, terms))));
-    match select(all, limit).await {
-        Either::Left((came, _)) => Ok(came),
-        Either::Right(_) => Err(Failure::TimedOut),
-    }
+    // One for all: they begin together.
+    let limit = limit(shared, terms.options.load_timeout, &crews).boxed().shared();
+    join_all(members.into_iter().map(|member| wait(shared, member, terms, limit.clone()))).await
 }
 
 fn join(
     shared: &Arc<Shared>,
     wants: Vec<Want>,
     terms: &Terms,
+    me: Chain,
     again: bool,
-) -> Result<Vec<Member>, Failure> {
+) -> Vec<Member> {
     let (space, kind) = (&terms.namespace, terms.kind);
-    let names = wants.iter().map(|want| want.name.clone()).collect();
-    let me = Chain::link_many(shared, space, names, kind);
-    if me.is_running() {
-        return Err(Failure::Reentrant);
-    }
     let hurried = Arc::new(Notify::new());
     let crew = || Crew::hurried_by(Arc::clone(&hurried));
     let (mut members, mut seats) = (Vec::with_capacity(wants.len()), Vec::new());
@@ -256,16 +257,27 @@ fn join(
     if !seats.is_empty() {
         spawn(Arc::new(me), lead_many(seats, hurried, terms.clone()));
     }
-    Ok(members)
+    members
 }
 
 /// What comes of one key; a stale value in place of a failure or of waiting too long.
-async fn wait(shared: &Arc<Shared>, member: Member, terms: &Terms) -> (Want, Came) {
+async fn wait(
+    shared: &Arc<Shared>,
+    member: Member,
+    terms: &Terms,
+    limit: impl Future<Output = ()> + Unpin,
+) -> (Want, Came) {
     let Member { want, crew, joining, followed } = member;
     let options = &terms.options;
     let key = (&terms.namespace, want.name.as_str());
     let fallback = want.held.as_ref().filter(|_| want.has_fallback);
-    let outcome = pin!(crew.outcome(joining));
+    let outcome = async {
+        match select(pin!(crew.outcome(joining)), limit).await {
+            Either::Left((verdict, _)) => verdict,
+            Either::Right(_) => Verdict::Good(Err(Failure::TimedOut)),
+        }
+    };
+    let outcome = pin!(outcome);
     let verdict = match (fallback, options.soft_timeout) {
         (Some(held), Some(patience)) => match select(outcome, shared.clock.sleep(patience)).await {
             Either::Left((verdict, _)) => verdict,
@@ -289,13 +301,9 @@ async fn wait(shared: &Arc<Shared>, member: Member, terms: &Terms) -> (Want, Cam
 
 /// A stale value in place of a failure, if that is accepted.
 fn failed(shared: &Shared, want: Want, terms: &Terms, failure: Failure) -> (Want, Came) {
-    let reason = match failure {
-        Failure::Elsewhere => StaleReason::LoadedElsewhere,
-        _ => StaleReason::LoadFailed,
-    };
-    let (key, window) = ((&terms.namespace, want.name.as_str()), terms.options.stale_if_error);
+    let key = (&terms.namespace, want.name.as_str());
     let fallback = want.held.as_ref().filter(|_| want.has_fallback);
-    let stale = fallback.and_then(|held| shared.instead(key, held, window, reason));
+    let stale = fallback.and_then(|held| shared.instead_of(&failure, key, held, &terms.options));
     (want, stale.map_or(Came::Failure(failure), Came::Answer))
 }
 

@@ -91,8 +91,24 @@ async fn name() -> String {
     "Batou".to_owned()
 }
 
+/// Names that the attribute might use itself.
+#[cached(cache = CACHE, key = "names:{key}:{cache}:{tags}:{load}:{text}", tags("t:{tags}"))]
+async fn names(key: String, cache: u32, tags: String, load: bool, mut text: String) -> String {
+    text.push_str(&key);
+    format!("{text}{cache}{tags}{load}")
+}
+
 mod memory {
     use super::*;
+
+    #[tokio::test]
+    async fn arguments_may_have_any_name() {
+        let ask = || names("k".to_owned(), 1, "g".to_owned(), true, "t".to_owned());
+        assert_eq!(*ask().await.unwrap(), "tk1gtrue");
+        assert_eq!(ask().await.unwrap().source(), Source::Hit);
+        CACHE.invalidate_tag("t:g").await.unwrap();
+        assert_eq!(ask().await.unwrap().source(), Source::Loaded);
+    }
 
     #[tokio::test]
     async fn a_cached_function_runs_once_and_goes_with_its_tags() {

@@ -367,4 +367,32 @@ laws! {
         b.cache.delete("b").await.unwrap();
         assert!(ask(Err("no")).await.is_err(), "there is nothing for b");
     }
+
+    async fn a_stale_value_is_served_where_the_load_of_somebody_else_takes_too_long(b) {
+        let one = |keys: Vec<String>| async move {
+            Ok::<_, &'static str>(keys.into_iter().map(|key| (key, 1_usize)))
+        };
+        let first = b.cache.get_or_load_many(["a", "bb"], one).ttl(ms(1000));
+        first.stale_if_error(1440 * MINUTE).await.unwrap();
+        all_stored(&b, &["a", "bb"]).await;
+        b.advance(2000);
+        // Without stale values: it holds both flights for as long as it likes.
+        let held = hold(&b.cache, &["a", "bb"], false);
+        held.began.notified().await;
+        let cache = b.cache.clone();
+        let ask = tokio::spawn(async move {
+            let load = cache.get_or_load_many(["a", "bb"], one).stale_if_error(1440 * MINUTE);
+            load.load_timeout(ms(100)).await.map(|hits| values(&hits))
+        });
+        joined(&b, 2).await;
+        // Its own limit passes by the clock of the test.
+        while !ask.is_finished() {
+            b.advance(1000);
+            std::thread::sleep(ms(1));
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(ask.await.unwrap().unwrap(), [Some(1); 2]);
+        held.go.notify_one();
+        drop(held.task.await);
+    }
 }
