@@ -423,7 +423,8 @@ impl Cache {
         self.shared().counted(self.shared().store.save_snapshot().await)
     }
 
-    /// Whether the store works. A cache whose store does not still loads.
+    /// Whether the store works. A cache whose store does not still loads. What a memory tier does,
+    /// [`CacheStats::tier`] says.
     pub fn health(&self) -> Health {
         self.shared().store.health()
     }

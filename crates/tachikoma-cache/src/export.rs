@@ -21,6 +21,7 @@
 //! | `…_entries` | gauge | entries | |
 //! | `…_bytes` | gauge | bytes | |
 //! | `…_pending_invalidations` | gauge | invalidations | |
+//! | `…_tier_following` | gauge | 1 while a memory tier shows its copies, else 0 | |
 //! | `…_up` | gauge | 1 while the store does its work, else 0 | |
 //!
 //! What a store cannot know (a Redis server's evictions) is not exported, never zero.
@@ -32,7 +33,7 @@ use metrics::{Counter, Gauge, Label, Unit, counter, describe_counter, describe_g
 
 use crate::cache::Cache;
 use crate::error::ErrorKind;
-use crate::stats::CacheStats;
+use crate::stats::{CacheStats, TierState};
 use crate::store::Health;
 
 /// Exports the statistics of one cache; made by [`Cache::metrics`].
@@ -111,7 +112,7 @@ const COUNTERS: [Row<Level>; 14] = [
     }),
 ];
 
-const GAUGES: [Row<Level>; 5] = [
+const GAUGES: [Row<Level>; 6] = [
     ("tachikoma_cache_loads_running", "Loaders that run", Unit::Count, |s| Some(s.loads_running)),
     ("tachikoma_cache_loads_queued", "Loads that wait", Unit::Count, |s| Some(s.loads_queued)),
     ("tachikoma_cache_entries", "Live entries", Unit::Count, |s| s.size),
@@ -119,6 +120,12 @@ const GAUGES: [Row<Level>; 5] = [
     ("tachikoma_cache_pending_invalidations", "Invalidations not in yet", Unit::Count, |s| {
         Some(s.pending_invalidations)
     }),
+    (
+        "tachikoma_cache_tier_following",
+        "1 while the memory tier shows its copies, 0 while it does not hear of changes",
+        Unit::Count,
+        |s| s.tier.map(|tier| u64::from(tier.state == TierState::Following)),
+    ),
 ];
 
 const EVICTIONS: &str = "tachikoma_cache_evictions_total";

@@ -128,6 +128,52 @@ pub struct StoreStats {
     pub hook_panics: u64,
     /// What became of its snapshot file, if it has one.
     pub snapshot: Option<SnapshotStats>,
+    /// Its memory tier, if it is to have one.
+    pub tier: Option<TierStats>,
+}
+
+/// A memory tier in front of a server, at this moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TierStats {
+    /// Whether its copies are shown.
+    pub state: TierState,
+    /// Copies that it has.
+    pub copies: u64,
+    /// Bytes that they take, with keys and bookkeeping.
+    pub bytes: u64,
+}
+
+impl TierStats {
+    /// A tier in this state.
+    #[cfg(all(feature = "memory", feature = "redis"))]
+    pub(crate) fn new(state: TierState, copies: u64, bytes: u64) -> Self {
+        Self { state, copies, bytes }
+    }
+}
+
+/// Whether the copies of a memory tier are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TierState {
+    /// It hears of changes: they are.
+    Following,
+    /// It has not heard from the server for longer than the freshness, or there is no connection:
+    /// they are stale values.
+    Lapsed,
+    /// The server tells nobody of changes: there are none. The log says why.
+    Off,
+}
+
+impl TierState {
+    /// The state as a word for logs and metrics, in `snake_case`.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Following => "following",
+            Self::Lapsed => "lapsed",
+            Self::Off => "off",
+        }
+    }
 }
 
 /// What became of a store's snapshot file since the store was built.
@@ -207,6 +253,8 @@ pub struct CacheStats {
     pub hook_panics: u64,
     /// What became of the store's snapshot file, if it has one.
     pub snapshot: Option<SnapshotStats>,
+    /// The memory tier in front of the server, if there is to be one.
+    pub tier: Option<TierStats>,
 }
 
 impl CacheStats {
@@ -258,6 +306,7 @@ impl Counters {
             errors: self.errors.get().and(store.errors),
             hook_panics: store.hook_panics,
             snapshot: store.snapshot,
+            tier: store.tier,
         }
     }
 }

@@ -150,6 +150,11 @@ impl RedisStore {
         self.shared.is_pending(key)
     }
 
+    /// Whether the server tells of changes; `None`: there is no connection.
+    pub(crate) fn tells(&self) -> Option<bool> {
+        self.shared.link.tells()
+    }
+
     /// Whether whatever is asked now fails at once.
     pub(crate) fn is_away(&self) -> bool {
         self.shared.link.is_away()

@@ -31,7 +31,7 @@ use crate::entry::Entry;
 use crate::error::{Error, ErrorKind};
 use crate::glob::Glob;
 use crate::key::{Key, Namespace};
-use crate::stats::StoreStats;
+use crate::stats::{StoreStats, TierState, TierStats};
 
 /// The default of [`TierConfig::freshness`].
 pub const DEFAULT_FRESHNESS: Duration = Duration::from_secs(1);
@@ -73,6 +73,7 @@ impl Default for TierConfig {
 pub struct TieredStore {
     redis: RedisStore,
     near: Arc<Near>,
+    clock: Arc<dyn Clock>,
 }
 
 impl TieredStore {
@@ -99,14 +100,33 @@ impl TieredStore {
         let floor = Floor::new(freshness);
         let near = Arc::new(Near { memory, floor, waiters: Waiters::default() });
         let tracking = Tracking::of(Arc::clone(&near) as _, freshness / 4);
-        let redis = RedisStore::tracked(config, clock, tracking).await?;
-        Ok(Self { redis, near })
+        let redis = RedisStore::tracked(config, Arc::clone(&clock), tracking).await?;
+        Ok(Self { redis, near, clock })
+    }
+
+    fn tier(&self) -> TierStats {
+        let StoreStats { entries, bytes, .. } = self.near.memory.stats();
+        let state = if self.near.floor.is_good(self.clock.now()) {
+            TierState::Following
+        } else if self.redis.tells() == Some(false) {
+            TierState::Off
+        } else {
+            TierState::Lapsed
+        };
+        TierStats::new(state, entries.unwrap_or_default(), bytes.unwrap_or_default())
     }
 }
 
 impl fmt::Debug for TieredStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TieredStore").field("near", &self.near).field("redis", &self.redis).finish()
+        let TierStats { state, copies, bytes } = self.tier();
+        f.debug_struct("TieredStore")
+            .field("memory_tier", &state)
+            .field("freshness", &self.near.floor.freshness())
+            .field("copies", &copies)
+            .field("bytes", &bytes)
+            .field("redis", &self.redis)
+            .finish_non_exhaustive()
     }
 }
 
@@ -261,9 +281,10 @@ impl Store for TieredStore {
     /// Of the memory tier, but for errors and what is pending.
     fn stats(&self) -> StoreStats {
         let StoreStats { errors, pending, .. } = self.redis.stats();
-        StoreStats { errors, pending, ..self.near.memory.stats() }
+        StoreStats { errors, pending, tier: Some(self.tier()), ..self.near.memory.stats() }
     }
 
+    /// Of Redis: without the tier everything works, only slower.
     fn health(&self) -> Health {
         self.redis.health()
     }

@@ -8,7 +8,8 @@ mod history;
 
 use std::time::Duration;
 
-use tachikoma_cache::{Cache, Guarantee};
+use tachikoma_cache::stats::TierState;
+use tachikoma_cache::{Cache, Guarantee, Health};
 use tachikoma_testkit::{RedisServer, Stopwatch};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -156,4 +157,42 @@ async fn a_server_that_tells_nothing_is_used_without_a_memory_tier() {
     assert!(a.delete("k").await.unwrap());
     assert_eq!(look(&b, "k").await, None);
     assert_eq!(b.stats().bytes, Some(0));
+    assert_eq!(tier(&b), (TierState::Off, 0));
+    assert_eq!(b.health(), Health::Up);
+}
+
+/// What the tier says of itself, and its copies.
+fn tier(cache: &Cache) -> (TierState, u64) {
+    let tier = cache.stats().tier.unwrap();
+    assert_eq!(tier.copies == 0, tier.bytes == 0);
+    assert!(format!("{cache:?}").contains(&format!("memory_tier: {:?}", tier.state)));
+    (tier.state, tier.copies)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_says_whether_it_follows() {
+    let mut server = RedisServer::start();
+    let cache = node(server.port()).await;
+    cache.set("k", 1_u64, MINUTE).await.unwrap();
+    until_in_memory(&cache, "k").await;
+    assert_eq!(tier(&cache), (TierState::Following, 1));
+    server.kill();
+    let is = |state| {
+        let cache = cache.clone();
+        async move {
+            let watch = Stopwatch::start();
+            while tier(&cache).0 != state {
+                assert!(watch.elapsed() < Duration::from_secs(10), "{:?}", tier(&cache));
+                pause(ms(2)).await;
+            }
+        }
+    };
+    is(TierState::Lapsed).await;
+    assert_eq!(tier(&cache), (TierState::Lapsed, 1), "for those who accept a stale value");
+    assert_ne!(cache.health(), Health::Up);
+    server.restart();
+    is(TierState::Following).await;
+    assert_eq!(tier(&cache), (TierState::Following, 0));
+    let plain = Cache::connect(&server.url()).await.unwrap();
+    assert_eq!(plain.stats().tier, None);
 }

@@ -11,6 +11,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
+use tachikoma_cache::stats::TierState;
 
 use super::snapshot::{CacheFigures, ResponseFigures, Snapshot};
 
@@ -94,6 +95,11 @@ impl Writer<'_> {
         }
         let pending = cache.pending_invalidations;
         self.gauge("cache_pending_invalidations", "Invalidations not in yet", pending)?;
+        if let Some(tier) = &cache.tier {
+            let help = "1 while the memory tier shows its copies, 0 while it hears of no changes";
+            let following = u64::from(tier.state == TierState::Following.label());
+            self.gauge("cache_tier_following", help, following)?;
+        }
         let errors: Vec<_> = cache.errors.iter().map(|(kind, n)| (*kind, *n)).collect();
         self.counters("cache_errors", "Errors by kind", "kind", &errors)
     }

@@ -138,7 +138,11 @@ async fn readyz(State(sources): State<Arc<Sources>>) -> Response<Body> {
         return problem(StatusCode::SERVICE_UNAVAILABLE, "The server is stopping.");
     }
     let status = if sources.is_degraded() { "degraded" } else { "ready" };
-    Json(serde_json::json!({ "status": status })).into_response()
+    let mut answer = serde_json::json!({ "status": status });
+    if let Some(tier) = sources.tier() {
+        answer["memory_tier"] = tier.into();
+    }
+    Json(answer).into_response()
 }
 
 async fn wrong_method(request: Request<Body>) -> Response<Body> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::Request;
 use serde::Serialize;
-use tachikoma_cache::stats::Evictions;
+use tachikoma_cache::stats::{Evictions, TierStats};
 use tachikoma_cache::{Cache, CacheStats, Clock, ErrorKind, Health, Removed, Time};
 
 use tachikoma_http_cache::{HttpCache, HttpCacheStats};
@@ -101,6 +101,8 @@ pub(super) struct CacheFigures {
     pub(super) evictions_by_count: Option<u64>,
     pub(super) expirations: Option<u64>,
     pub(super) pending_invalidations: u64,
+    /// The memory tier in front of Redis; `null`: there is to be none.
+    pub(super) tier: Option<TierFigures>,
     pub(super) errors: BTreeMap<&'static str, u64>,
 }
 
@@ -131,12 +133,28 @@ impl CacheFigures {
             evictions_by_count: by_cause.map(|Evictions { count, .. }| count),
             expirations: stats.expirations,
             pending_invalidations: stats.pending_invalidations,
+            tier: stats.tier.map(TierFigures::from),
             errors: stats
                 .errors
                 .iter()
                 .map(|(kind, n): (ErrorKind, u64)| (kind.label(), n))
                 .collect(),
         }
+    }
+}
+
+/// The memory tier in front of Redis.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(super) struct TierFigures {
+    /// `following`, `lapsed` or `off`.
+    pub(super) state: &'static str,
+    pub(super) copies: u64,
+    pub(super) bytes: u64,
+}
+
+impl From<TierStats> for TierFigures {
+    fn from(TierStats { state, copies, bytes, .. }: TierStats) -> Self {
+        Self { state: state.label(), copies, bytes }
     }
 }
 
@@ -196,6 +214,11 @@ impl Sources {
 
     pub(super) fn is_degraded(&self) -> bool {
         self.cache.health() != Health::Up
+    }
+
+    /// What the memory tier in front of Redis does, if there is to be one.
+    pub(super) fn tier(&self) -> Option<&'static str> {
+        self.cache.stats().tier.map(|tier| tier.state.label())
     }
 
     pub(super) fn snapshot(&self) -> Snapshot {

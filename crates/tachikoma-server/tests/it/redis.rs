@@ -227,6 +227,30 @@ fn a_server_starts_while_redis_is_away_and_uses_it_once_it_is_there() {
 }
 
 #[test]
+fn the_admin_says_what_the_memory_tier_does() {
+    let mut redis = RedisServer::start();
+    let origin = Origin::saying("a page");
+    let url = format!("{}&memory=on", redis.url_with("tier"));
+    let server = Tachikoma::serve(&["--upstream", &origin.url(), "--cache", &url]);
+    let ask = |path: &str| {
+        let head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        send(server.admin(), head)
+    };
+    let is = |state: &str| {
+        let tier = ask("/stats").json()["cache"]["tier"].clone();
+        tier["state"] == state && tier["copies"].is_u64() && tier["bytes"].is_u64()
+    };
+    assert!(wait_until(RECOVERY, || is("following")), "{}", ask("/stats").text());
+    assert_eq!(ask("/readyz").json(), json!({ "status": "ready", "memory_tier": "following" }));
+    assert!(ask("/metrics").text().contains("tachikoma_cache_tier_following 1"));
+    redis.kill();
+    assert!(wait_until(RECOVERY, || is("lapsed")), "{}", ask("/stats").text());
+    assert!(ask("/metrics").text().contains("tachikoma_cache_tier_following 0"));
+    let ready = ask("/readyz").json();
+    assert_eq!(ready, json!({ "status": "degraded", "memory_tier": "lapsed" }));
+}
+
+#[test]
 fn a_password_of_redis_is_in_no_log_and_no_answer() {
     let redis = RedisServer::builder().password("hunter2-hunter2").start();
     let origin = Origin::saying("a page");

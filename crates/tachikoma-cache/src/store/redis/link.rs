@@ -148,6 +148,15 @@ impl Link {
         !matches!(&*self.state.read().unwrap_or_else(PoisonError::into_inner), State::Up(_))
     }
 
+    /// Whether the server tells of changes on it, if there is one.
+    #[cfg(feature = "memory")]
+    pub(super) fn tells(&self) -> Option<bool> {
+        match &*self.state.read().unwrap_or_else(PoisonError::into_inner) {
+            State::Up(connection) => Some(connection.tracked.is_some()),
+            State::Down { .. } | State::Ended { .. } => None,
+        }
+    }
+
     pub(super) fn is_current(&self, number: u64) -> bool {
         matches!(
             &*self.state.read().unwrap_or_else(PoisonError::into_inner),
