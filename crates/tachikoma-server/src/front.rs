@@ -19,7 +19,7 @@ use crate::config::Limits;
 use crate::listener::{Handler, Peer};
 use crate::observed::ObservedBody;
 use crate::problem::{method_not_allowed, problem};
-use crate::proxy::fields::{drop_claims, is_only_chunked, strip_hop_by_hop};
+use crate::proxy::fields::{drop_claims, is_only_chunked, join_crumbs, strip_hop_by_hop};
 use crate::proxy::target::{self, Refusal};
 use crate::proxy::{Proxy, about_this_server, upgrade};
 use crate::traffic::Traffic;
@@ -66,7 +66,9 @@ impl Front {
     async fn answer(&self, mut request: Request<Body>) -> Response<Body> {
         let version = request.version();
         let wanted = upgrade::wanted(&request);
-        if let Err(refusal) = self.admit(&mut request) {
+        let secure = request.extensions().get::<Peer>().is_some_and(|peer| peer.secure);
+        let Inner { limits, own_host, .. } = &*self.0;
+        if let Err(refusal) = admit(&mut request, limits, own_host, secure) {
             return last(refused(refusal), version);
         }
         let path = request.uri().path();
@@ -77,7 +79,6 @@ impl Front {
         let route = match (&self.0.api, &self.0.upstreams) {
             (Some(api), _) if is_api => api,
             (_, Some(upstreams)) => match upstreams.proxy.check(&request) {
-                // A connection that becomes another protocol's is nothing to be cached.
                 Ok(()) => match wanted {
                     // A connection that becomes another protocol's is nothing to be cached.
                     Some(wanted) => {
@@ -95,29 +96,39 @@ impl Front {
             Err(never) => match never {},
         }
     }
-
-    /// Refuses what two servers could read differently, and removes what ends at this hop, so that
-    /// the response cache decides about the very request that is forwarded.
-    fn admit(&self, request: &mut Request<Body>) -> Result<(), Refusal> {
-        target::bounded(request, &self.0.limits)?;
-        let secure = request.extensions().get::<Peer>().is_some_and(|peer| peer.secure);
-        target::normalise(request, &self.0.own_host, secure)?;
-        if !is_only_chunked(request.headers()) {
-            return Err(Refusal {
-                status: StatusCode::NOT_IMPLEMENTED,
-                detail: "No transfer coding but chunked is understood here.",
-            });
-        }
-        strip_hop_by_hop(request.headers_mut()).map_err(|_| Refusal {
-            status: StatusCode::BAD_REQUEST,
-            detail: "Connection names a field that is not for this connection alone.",
-        })?;
-        drop_claims(request.headers_mut());
-        Ok(())
-    }
 }
 
-fn refused(refusal: Refusal) -> Response<Body> {
+/// Refuses what two servers could read differently, and removes what ends at this hop, so that
+/// the response cache decides about the very request that is forwarded.
+///
+/// `own_host` stands in for a `Host` that may be left out; `secure`: it came over TLS.
+pub(crate) fn admit(
+    request: &mut Request<Body>,
+    limits: &Limits,
+    own_host: &HeaderValue,
+    secure: bool,
+) -> Result<(), Refusal> {
+    target::bounded(request, limits)?;
+    target::normalise(request, own_host, secure)?;
+    if !is_only_chunked(request.headers()) {
+        return Err(Refusal {
+            status: StatusCode::NOT_IMPLEMENTED,
+            detail: "No transfer coding but chunked is understood here.",
+        });
+    }
+    strip_hop_by_hop(request.headers_mut()).map_err(|_| Refusal {
+        status: StatusCode::BAD_REQUEST,
+        detail: "Connection names a field that is not for this connection alone.",
+    })?;
+    drop_claims(request.headers_mut());
+    if request.version() == Version::HTTP_2 {
+        join_crumbs(request.headers_mut());
+    }
+    Ok(())
+}
+
+/// The answer to a request that is not served.
+pub(crate) fn refused(refusal: Refusal) -> Response<Body> {
     if refusal.status == StatusCode::METHOD_NOT_ALLOWED {
         return method_not_allowed(target::ALLOWED_METHODS, refusal.detail);
     }

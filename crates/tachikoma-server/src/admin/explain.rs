@@ -1,8 +1,8 @@
 //! `GET /explain?url=…&header=…`: what the response cache would do with a request, and why.
 //!
 //! Nothing is changed by asking, not even a counter. With `fetch=true` the origin is asked too,
-//! past
-//! the cache, and its answer is judged by its head and dropped.
+//! past the cache, and its answer is judged by its head and dropped. Who may only read may ask so:
+//! what reaches the origin is a GET or HEAD without a body, within the rules of the public listener.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,9 @@ use tachikoma_http_cache::Explanation;
 use tower::ServiceExt as _;
 
 use super::snapshot::Sources;
+use crate::front::{admit, refused};
 use crate::problem::problem;
+use crate::proxy::fields::drop_claims;
 
 /// How long the origin may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -36,15 +38,19 @@ pub(super) async fn explain(
     };
     let request = asked.request();
     let explanation = if asked.fetch {
-        let Some(origin) = sources.origin(&request) else {
+        let mut sent = asked.request().map(|()| Body::empty());
+        let (limits, own_host) = (&sources.terms.limits, HeaderValue::from_static("localhost"));
+        if let Err(refusal) = admit(&mut sent, limits, &own_host, asked.is_secure()) {
+            return refused(refusal);
+        }
+        let Some(origin) = sources.origin(&sent) else {
             return problem(StatusCode::BAD_REQUEST, "There is no origin to ask for this URL.");
         };
-        let request = asked.request().map(|()| Body::empty());
-        match tokio::time::timeout(PATIENCE, origin.oneshot(request)).await {
+        match tokio::time::timeout(PATIENCE, origin.oneshot(sent)).await {
             Ok(Ok(answer)) => {
                 // Only its head is looked at.
                 let answer = answer.map(drop);
-                sources.responses.explain_answer(&asked.request(), &answer).await
+                sources.responses.explain_answer(&request, &answer).await
             }
             Ok(Err(never)) => match never {},
             Err(_) => {
@@ -56,6 +62,21 @@ pub(super) async fn explain(
     };
     Json(said(&asked, &explanation)).into_response()
 }
+
+/// Fields that say where a request ends or what becomes of its connection: of a request that is
+/// made here, nobody else says that.
+const OF_THE_CONNECTION: [&str; 10] = [
+    "connection",
+    "content-length",
+    "expect",
+    "http2-settings",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
 
 /// What is asked about.
 struct Asked {
@@ -93,7 +114,30 @@ impl Asked {
             }
         }
         let uri = uri.ok_or("url is needed: explain?url=http://host/path")?;
-        Ok(Self { method, uri, headers, fetch })
+        let asked = Self { method, uri, headers, fetch };
+        if fetch { asked.may_be_sent().map(|()| asked) } else { Ok(asked) }
+    }
+
+    /// Refuses what the origin must not get from who only asks.
+    fn may_be_sent(&self) -> Result<(), String> {
+        if ![Method::GET, Method::HEAD].contains(&self.method) {
+            let method = self.method.as_str();
+            return Err(format!(
+                "method: {method:?} is refused; with fetch, GET and HEAD are sent."
+            ));
+        }
+        let is_refused = |name: &&HeaderName| OF_THE_CONNECTION.contains(&name.as_str());
+        match self.headers.iter().map(|(name, _)| name).find(is_refused) {
+            Some(name) => Err(format!(
+                "header: {:?} is refused; with fetch, no field about the connection is sent.",
+                name.as_str()
+            )),
+            None => Ok(()),
+        }
+    }
+
+    fn is_secure(&self) -> bool {
+        self.uri.scheme_str() == Some("https")
     }
 
     /// The request as the response cache sees it: a path, and the host in `Host`; over TLS in the
@@ -109,7 +153,8 @@ impl Asked {
         if let Some(host) = host.and_then(|host| HeaderValue::from_str(&host).ok()) {
             headers.insert(HOST, host);
         }
-        if self.uri.scheme_str() == Some("https") {
+        drop_claims(request.headers_mut());
+        if self.is_secure() {
             *request.uri_mut() = self.uri.clone();
             return request;
         }

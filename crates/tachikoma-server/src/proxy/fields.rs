@@ -6,7 +6,8 @@
 
 use std::net::IpAddr;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, TRANSFER_ENCODING, VIA};
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderName};
+use http::header::{TRANSFER_ENCODING, VIA};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
 use tachikoma_http_cache::policy::fields::remove_hop_by_hop;
 
@@ -168,6 +169,17 @@ pub(crate) fn is_unframed<B>(response: &Response<B>) -> bool {
 pub(crate) fn drop_claims(headers: &mut HeaderMap) {
     for name in &FORWARDING {
         headers.remove(name);
+    }
+}
+
+/// Makes one `Cookie` of the pieces that HTTP/2 may send it in (RFC 9113 §8.2.3).
+pub(crate) fn join_crumbs(headers: &mut HeaderMap) {
+    let crumbs: Vec<_> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    // What is joined of values is a value.
+    if crumbs.len() > 1
+        && let Ok(cookie) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))
+    {
+        headers.insert(COOKIE, cookie);
     }
 }
 

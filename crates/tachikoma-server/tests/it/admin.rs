@@ -2,7 +2,9 @@
 //! leads there.
 
 use std::fs;
+use std::io::Write as _;
 
+use crate::support::h2::{END_HEADERS, END_STREAM, HEADERS, Raw, fields, frame};
 use crate::support::{Answer, Origin, Tachikoma, get, run, send};
 
 const TOKEN: &str = "admin-token-0123456789";
@@ -91,6 +93,64 @@ fn a_read_token_reads_and_does_not_purge() {
     assert_eq!(ask(&server, "GET", "/stats", lines).status, 200);
     for (method, target) in [("POST", "/purge"), ("DELETE", "/stats"), ("PUT", "/config")] {
         ask(&server, method, target, lines).assert_problem(403);
+    }
+}
+
+#[test]
+fn a_read_token_sends_the_origin_nothing_but_a_question() {
+    let origin = Origin::saying("hello");
+    let variables =
+        [("TACHIKOMA_ADMIN_TOKEN", TOKEN), ("TACHIKOMA_ADMIN_READ_TOKEN", "read-token-0123456789")];
+    let server = Tachikoma::serve_with(&["--upstream", &origin.url()], &variables);
+    let lines = "Host: localhost\r\nAuthorization: Bearer read-token-0123456789\r\n";
+    let explain = |more: &str| {
+        ask(&server, "GET", &format!("/explain?url=http://a.test/x&fetch=true{more}"), lines)
+    };
+    for more in [
+        "&method=DELETE",
+        "&method=POST",
+        "&method=CONNECT",
+        "&method=PURGE",
+        "&header=Content-Length:%2048",
+        "&header=Transfer-Encoding:%20chunked",
+        "&header=transfer-encoding:%20gzip",
+        "&header=Connection:%20close",
+        "&header=Connection:%20Host",
+        "&header=Upgrade:%20websocket",
+        "&header=Expect:%20100-continue",
+        "&header=TE:%20trailers",
+        "&header=Keep-Alive:%20timeout=9",
+    ] {
+        explain(more).assert_problem(400);
+    }
+    assert_eq!(explain(&format!("&header=X:%20{}", "y".repeat(9_000))).status, 431);
+    assert!(origin.seen().is_empty(), "{:#?}", origin.seen());
+    assert_eq!(explain("&header=X-Forwarded-Host:%20evil&header=Via:%201.1%20x").status, 200);
+    assert_eq!(explain("&method=HEAD").status, 200);
+    let seen = origin.seen();
+    let heads = seen.iter().map(|seen| &seen.head[..5]).collect::<Vec<_>>();
+    assert_eq!(heads, ["GET /", "HEAD "], "{seen:#?}");
+    assert_eq!(seen[0].all("x-forwarded-host"), ["a.test"]);
+}
+
+#[test]
+fn an_http_2_client_names_this_machine_in_its_target() {
+    let origin = Origin::saying("hello");
+    let server = server(&origin);
+    let asked = |authority: &str| {
+        let mut client = Raw::connect(server.admin(), &[]);
+        let head = [(":method", "GET"), (":scheme", "http"), (":path", "/livez")];
+        let head = fields(&[&head[..], &[(":authority", authority)]].concat());
+        client.0.write_all(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &head)).unwrap();
+        let answer = std::iter::from_fn(|| client.read()).find(|frame| frame.kind == HEADERS);
+        answer.expect("an answer").payload
+    };
+    // 200 is a field that every table has (RFC 7541, appendix A).
+    for own in ["localhost", "127.0.0.1:9090", "[::1]"] {
+        assert_eq!(asked(own)[0], 0x88, "{own}");
+    }
+    for other in ["evil.com", "localhost.evil.com"] {
+        assert_ne!(asked(other)[0], 0x88, "{other}");
     }
 }
 

@@ -73,6 +73,21 @@ fn a_client_with_prior_knowledge_is_served_and_shares_the_cache_with_http_1() {
     assert_eq!(seen[1].all("via"), ["2 tachikoma"]);
 }
 
+/// RFC 9113 §8.2.3: what may come in crumbs goes on as one field.
+#[test]
+fn the_crumbs_of_a_cookie_go_to_the_origin_as_one() {
+    let origin = Origin::saying("hello");
+    let server = Tachikoma::serve(&["--upstream", &origin.url()]);
+    run(async {
+        let mut sender = client(server.address()).await;
+        let request = Request::builder().uri("http://a.test/x");
+        let request = request.header("cookie", "a=1").header("cookie", "b=2; c=3");
+        let request = request.header("cookie", "d=4").body(Full::default()).unwrap();
+        assert_eq!(ask(&mut sender, request).await.status, 200);
+    });
+    assert_eq!(origin.only().all("cookie"), ["a=1; b=2; c=3; d=4"]);
+}
+
 #[test]
 fn many_requests_of_one_connection_are_answered_at_once() {
     let origin = Origin::start(|seen, stream| {
