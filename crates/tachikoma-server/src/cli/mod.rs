@@ -18,6 +18,7 @@ use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use tachikoma_cache::ErrorKind;
 
+use crate::config::redact::redacted;
 use crate::config::{Config, ConfigError, Settings, file};
 
 /// Something was asked for the wrong way.
@@ -144,7 +145,7 @@ fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
     let mut command = Cli::command();
     let parsed = command.clone().try_get_matches_from(arguments);
     parsed.and_then(|matches| Cli::from_arg_matches(&matches)).map_err(|mut error| {
-        hide_users(&mut error);
+        hide_passwords(&mut error);
         let origin = variable_behind(&error, arguments);
         match origin {
             Some(variable) => command.error(
@@ -156,16 +157,14 @@ fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
     })
 }
 
-/// Takes users and passwords out of what an error repeats of the command line: what is refused may
+/// Takes passwords out of what an error repeats of the command line: what is refused may
 /// be a URL with a password in it, also where no URL belongs.
-fn hide_users(error: &mut clap::Error) {
+fn hide_passwords(error: &mut clap::Error) {
     for kind in [ContextKind::InvalidValue, ContextKind::InvalidArg, ContextKind::InvalidSubcommand]
     {
         let Some(ContextValue::String(text)) = error.get(kind) else { continue };
-        // The last `@` ends the user part: a password may hold an unescaped one.
-        if let Some((_, rest)) = text.rsplit_once('@') {
-            error.insert(kind, ContextValue::String(format!("***@{rest}")));
-        }
+        let shown = redacted(text);
+        error.insert(kind, ContextValue::String(shown));
     }
 }
 

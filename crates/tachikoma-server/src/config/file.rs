@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::Path;
 
 use super::error::{ConfigError, quoted};
+use super::redact::redacted;
 use super::settings::{Config, Settings};
 use super::suggest::nearest;
 
@@ -65,9 +66,13 @@ fn explain(text: &str, name: &str, error: &toml::de::Error) -> ConfigError {
     let line = text[line_start..].lines().next().unwrap_or_default();
     let value = text.get(span).unwrap_or_default();
     match line.split_once('=') {
-        // A password may stand in any text value; what the user looks for is the key.
+        // A password may stand in any text value; what the user looks for is the key. What is
+        // wrong may be a part of it, so the whole line is looked at.
         Some((key, _))
-            if is_key(key.trim()) && !value.contains(['@', '\n']) && !value.is_empty() =>
+            if is_key(key.trim())
+                && redacted(line) == line
+                && !value.contains('\n')
+                && !value.is_empty() =>
         {
             let key = key.trim();
             let value = value.trim_matches(['"', '\'']);

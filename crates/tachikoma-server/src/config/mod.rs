@@ -7,6 +7,7 @@
 mod check;
 pub(crate) mod error;
 pub mod file;
+pub(crate) mod redact;
 pub mod responses;
 mod sections;
 mod settings;

@@ -10,6 +10,7 @@ use std::str::FromStr;
 use http::Uri;
 use http::uri::Authority;
 
+use super::redact::redacted;
 use super::text::{Refused, as_text};
 use crate::tls;
 
@@ -151,17 +152,7 @@ struct Guarded(String);
 
 impl Guarded {
     fn redacted(&self) -> String {
-        let Some((scheme, rest)) = self.0.split_once("://") else {
-            return self.0.clone();
-        };
-        // The last `@` ends the user part: a password may hold an unescaped one, or a `/`.
-        match rest.rsplit_once('@') {
-            Some((user, host)) => {
-                let name = user.split_once(':').map_or("", |(name, _)| name);
-                format!("{scheme}://{name}:***@{host}")
-            }
-            None => self.0.clone(),
-        }
+        redacted(&self.0)
     }
 }
 

@@ -20,6 +20,11 @@ fn away() -> String {
     format!("redis://user:{SENTINEL}@127.0.0.1:{}/0", tachikoma_testkit::free_port())
 }
 
+/// No server has it; its password stands in the query.
+fn socket() -> String {
+    format!("unix:///run/nobody.sock?user=me&pass={SENTINEL}&db=1")
+}
+
 #[test]
 fn help_shows_no_password() {
     for arguments in [&["--help"][..], &["serve", "--help"], &["config", "show", "--help"]] {
@@ -30,10 +35,12 @@ fn help_shows_no_password() {
 
 #[test]
 fn the_settings_in_force_show_no_password() {
-    for command in ["show", "check"] {
-        let ended = run(&["config", command, "--api"], &[("TACHIKOMA_CACHE", &away())]);
-        assert_eq!(ended.code, Some(0), "{ended:?}");
-        check("config", &(ended.out + &ended.err));
+    for cache in [away(), socket()] {
+        for command in ["show", "check"] {
+            let ended = run(&["config", command, "--api"], &[("TACHIKOMA_CACHE", &cache)]);
+            assert_eq!(ended.code, Some(0), "{ended:?}");
+            check("config", &(ended.out + &ended.err));
+        }
     }
 }
 
@@ -45,6 +52,10 @@ fn errors_of_arguments_and_variables_show_no_password() {
         format!("redis//user:{SENTINEL}@h"),
         format!("redis://user:{SENTINEL}@127.0.0.1:1/0?colour=red"),
         format!("redis://user:{SENTINEL}@127.0.0.1:999999/0"),
+        format!("unix//run/r.sock?pass={SENTINEL}"),
+        format!("http:///run/r.sock?user=me&pass={SENTINEL}"),
+        format!("unix:///run/r.sock?pass={SENTINEL}&colour=red"),
+        format!("unix:///run/r.sock?db=x&pass={SENTINEL}"),
     ] {
         let base = ["serve", "--api", "--listen", "127.0.0.1:0", "--admin", "off"];
         let by_flag = run(&[&base[..], &["--cache", &bad]].concat(), &[]);
@@ -54,7 +65,13 @@ fn errors_of_arguments_and_variables_show_no_password() {
             check("the error", &ended.err);
         }
     }
-    for arguments in [&["serve", &away()][..], &[&away()], &["config", &away()]] {
+    for arguments in [
+        &["serve", &away()][..],
+        &[&away()],
+        &["config", &away()],
+        &["serve", &socket()],
+        &[&socket()],
+    ] {
         let ended = run(arguments, &[]);
         assert_eq!(ended.code, Some(2), "{ended:?}");
         check("the error of an argument that is not known", &ended.err);
@@ -74,6 +91,11 @@ fn errors_of_the_file_show_no_password() {
         format!("cahce = \"redis://user:{SENTINEL}@h/0\"\n"),
         format!("cache = [\"redis://user:{SENTINEL}@h/0\"]\n"),
         format!("cache = \"redis://user:{SENTINEL}@h/0\" x\n"),
+        format!("cache = \"http:///r.sock?user=me&pass={SENTINEL}\"\n"),
+        format!("cache = \"unix:///r.sock?pass={SENTINEL}\n"),
+        format!("cache = unix:///r.sock?pass={SENTINEL}\n"),
+        format!("cache = [\"unix:///r.sock?pass={SENTINEL}\"]\n"),
+        format!("listen = \"unix:///r.sock?pass={SENTINEL}\"\n"),
     ] {
         std::fs::write(&file, &text).unwrap();
         let ended = run(&["config", "check", "--config", file.to_str().unwrap()], &[]);

@@ -93,6 +93,9 @@ fn a_cache_url_never_shows_its_password() {
             ("redis://user:secret@host/0", "redis://user:***@host/0"),
             ("redis://:s@cr/t@host:1", "redis://:***@host:1"),
             ("rediss://secret@host", "rediss://:***@host"),
+            ("unix:///r.sock?user=me&pass=s&db=1", "unix:///r.sock?user=me&pass=***&db=1"),
+            ("unix:///r.sock?password_file=/f", "unix:///r.sock?password_file=/f"),
+            ("redis://u:s@host/0?max_bytes=1MiB", "redis://u:***@host/0?max_bytes=1MiB"),
         ],
         &["", "disk", "host:6379", "http://host", "redis:/host"],
     );
