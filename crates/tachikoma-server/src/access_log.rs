@@ -8,9 +8,8 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use http::header::{HOST, HeaderName, REFERER, USER_AGENT};
@@ -21,6 +20,9 @@ use crate::config::values::AccessLog as Form;
 /// Lines that may wait for the writer.
 const QUEUE: usize = 8192;
 
+/// How long the writer may take for the last lines: a reader that is stuck holds nothing up.
+const CLOSE: Duration = Duration::from_secs(1);
+
 /// The access log. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct AccessLog(Option<Arc<Open>>);
@@ -29,7 +31,8 @@ struct Open {
     form: Form,
     lines: SyncSender<String>,
     dropped: AtomicU64,
-    writer: Mutex<Option<JoinHandle<()>>>,
+    /// Ends when the writer has written everything.
+    done: Mutex<Option<Receiver<()>>>,
 }
 
 impl AccessLog {
@@ -43,11 +46,13 @@ impl AccessLog {
             return Ok(Self(None));
         }
         let (lines, queue) = sync_channel(QUEUE);
-        let writer = std::thread::Builder::new()
-            .name("access-log".to_owned())
-            .spawn(move || write_lines(&queue, output))?;
-        let writer = Mutex::new(Some(writer));
-        Ok(Self(Some(Arc::new(Open { form, lines, dropped: AtomicU64::new(0), writer }))))
+        let (ending, done) = sync_channel(1);
+        std::thread::Builder::new().name("access-log".to_owned()).spawn(move || {
+            write_lines(&queue, output);
+            drop(ending);
+        })?;
+        let done = Mutex::new(Some(done));
+        Ok(Self(Some(Arc::new(Open { form, lines, dropped: AtomicU64::new(0), done }))))
     }
 
     pub(crate) fn is_on(&self) -> bool {
@@ -73,11 +78,13 @@ impl AccessLog {
     /// Writes what is queued and ends the log. Lines that come later are dropped.
     pub(crate) fn close(self) {
         let Some(open) = self.0 else { return };
-        let writer = open.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let done = open.done.lock().unwrap_or_else(PoisonError::into_inner).take();
         // An empty line is the sign to stop; when the queue is full, the reader of the log is stuck
         // and there is nothing to wait for.
-        if let (Some(writer), Ok(())) = (writer, open.lines.try_send(String::new())) {
-            let _ = writer.join();
+        if let (Some(done), Ok(())) = (done, open.lines.try_send(String::new()))
+            && done.recv_timeout(CLOSE) == Err(RecvTimeoutError::Timeout)
+        {
+            tracing::warn!("nobody reads the access log: its last lines are lost");
         }
     }
 }
@@ -258,6 +265,29 @@ mod tests {
         let text = line.common(1);
         assert!(text.contains(r"/\x22\x20200\x201\x0d\x0a\x1b[2J\xc3\xa9\x5c HTTP"), "{text}");
         assert_eq!(text.matches('\n').count(), 1);
+    }
+
+    #[test]
+    fn closing_does_not_wait_for_a_reader_that_is_stuck() {
+        struct Stuck;
+        impl Write for Stuck {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                loop {
+                    std::thread::park();
+                }
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let log = AccessLog::to(Form::Common, Stuck).expect("a thread");
+        log.write(&line("/", "curl"), 1, true, Duration::ZERO);
+        let (closed, is_closed) = sync_channel(1);
+        std::thread::spawn(move || {
+            log.close();
+            let _ = closed.send(());
+        });
+        assert_eq!(is_closed.recv_timeout(Duration::from_secs(20)), Ok(()));
     }
 
     #[test]
