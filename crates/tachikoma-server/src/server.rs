@@ -170,6 +170,7 @@ impl Server {
         let sources = Arc::new(Sources {
             clock: Arc::clone(&self.terms.clock),
             cache: self.cache,
+            scheme: self.scheme,
             responses: self.responses,
             in_memory: self.in_memory,
             started: self.terms.clock.now(),

@@ -2,7 +2,7 @@
 //!
 //! Nothing is changed by asking, not even a counter. With `fetch=true` the origin is asked too,
 //! past the cache, and its answer is judged by its head and dropped. Who may only read may ask so:
-//! what reaches the origin is a GET or HEAD without a body, within the rules of the public listener.
+//! what reaches the origin is a GET or HEAD without a body, as the public listener lets it through.
 
 use std::sync::Arc;
 use std::time::Duration;

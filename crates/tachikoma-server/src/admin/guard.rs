@@ -71,7 +71,12 @@ impl Guard {
         peer: IpAddr,
         now: Time,
     ) -> Result<(), Refusal> {
-        let host = one(headers, &HOST).and_then(|host| Authority::try_from(host).ok());
+        let host = if headers.contains_key(HOST) {
+            one(headers, &HOST).and_then(|host| Authority::try_from(host).ok())
+        } else {
+            // HTTP/2 has `:authority` in its place (RFC 9113 §8.3.1).
+            named.cloned()
+        };
         let is_purge = method.as_str() == "PURGE";
         let is_named = named.is_none_or(|named| is_this_machine(named.host())) || is_purge;
         // On another address the token is what protects, and names in front of it are usual.

@@ -1,6 +1,5 @@
 //! `POST /purge` and `PURGE url`: removes what a key, a pattern, a tag, a URL or a prefix names,
-//! and
-//! says how much it was.
+//! and says how much it was.
 //!
 //! A key is one of the data cache, a URL and a prefix are those of the response cache. A pattern is
 //! for keys, or, if it begins with `http://`, `https://` or `/`, for URLs. A tag is looked for in
@@ -19,7 +18,7 @@ use axum::response::{IntoResponse as _, Json};
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HOST};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::Serialize;
@@ -83,39 +82,66 @@ pub(super) async fn purge(
 ) -> Response<Body> {
     let peer = request.extensions().get::<Peer>().map(|peer| peer.address.ip());
     match asked(request).await {
-        Ok((target, soft, dry_run)) => answer(&sources, peer, &target, soft, dry_run).await,
+        Ok((target, soft, dry_run)) => answer(&sources, peer, target, soft, dry_run).await,
         Err(refused) => *refused,
     }
 }
 
 /// `PURGE http://host/path`, or `PURGE /path` with the site's `Host`: as other caches have it.
 /// `Fastly-Soft-Purge` asks for a soft one. A path alone, with this machine as its host, is
-/// that path on every host.
-pub(super) async fn by_method(sources: &Sources, request: Request<()>) -> Response<Body> {
+/// that path on every host. In HTTP/2 the host of the target is the `Host`.
+pub(super) async fn by_method(sources: &Arc<Sources>, request: Request<()>) -> Response<Body> {
     let peer = request.extensions().get::<Peer>().map(|peer| peer.address.ip());
     let (uri, headers) = (request.uri(), request.headers());
     let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
     let named = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let (whole, named) = match uri.authority() {
+        Some(authority) if request.version() == Version::HTTP_2 => {
+            (false, Some(named.unwrap_or(authority.as_str())))
+        }
+        target => (target.is_some(), named),
+    };
     let named = named.filter(|host| !super::guard::is_own(host));
-    let purge = match (uri.authority(), named) {
-        (Some(_), _) => Purge::url(uri.to_string()),
-        (None, Some(host)) => Purge::url(format!("http://{host}{path}")),
-        (None, None) => Purge::pattern(Pattern::new().literal(path).as_str()),
+    let purge = match named {
+        _ if whole => Purge::url(uri.to_string()),
+        // The site is the one that is served here, so its scheme is known.
+        Some(host) => Purge::url(format!("{}://{host}{path}", sources.scheme)),
+        None => Purge::pattern(Pattern::new().literal(path).as_str()),
     };
     let soft = headers.contains_key("fastly-soft-purge");
     let purge = if soft { purge.soft() } else { purge };
-    answer(sources, peer, &Target::Responses(purge), soft, false).await
+    answer(sources, peer, Target::Responses(purge), soft, false).await
 }
 
 async fn answer(
-    sources: &Sources,
+    sources: &Arc<Sources>,
+    peer: Option<IpAddr>,
+    target: Target,
+    soft: bool,
+    dry_run: bool,
+) -> Response<Body> {
+    if dry_run {
+        return told(peer, &target, soft, true, count(sources, &target).await);
+    }
+    let sources = Arc::clone(sources);
+    // A task of its own: a client that goes away leaves no purge half done and none unlogged.
+    let purging = tokio::spawn(async move {
+        let removed = remove(&sources, &target, soft).await;
+        told(peer, &target, soft, false, removed)
+    });
+    purging.await.unwrap_or_else(|_| {
+        problem(StatusCode::INTERNAL_SERVER_ERROR, "The purge broke off; ask for it again.")
+    })
+}
+
+/// Says what was done, in the log and in the answer.
+fn told(
     peer: Option<IpAddr>,
     target: &Target,
     soft: bool,
     dry_run: bool,
+    done: Result<Removed, Failed>,
 ) -> Response<Body> {
-    let done =
-        if dry_run { count(sources, target).await } else { remove(sources, target, soft).await };
     let purged = match done {
         Ok(removed) => Purged { dry_run, soft, pending: false, removed: removed.into() },
         Err(Failed::Cache(error)) if error.kind() == ErrorKind::Pending => {

@@ -1,10 +1,16 @@
 //! Purging and explaining responses of a running server: by the admin API and by the command line.
 
-use serde_json::{Value, json};
+use std::time::Duration;
 
-use crate::support::{Answer, Origin, Tachikoma, get, run, send};
+use serde_json::{Value, json};
+use tachikoma_testkit::wait_until;
+
+use crate::support::{Answer, Connection, Origin, Tachikoma, get, run, send};
 
 const LOCAL: &str = "Host: localhost\r\n";
+
+/// Far longer than anything here takes.
+const LIMIT: Duration = Duration::from_secs(30);
 
 fn ask(server: &Tachikoma, method: &str, target: &str, lines: &str, body: &str) -> Answer {
     let length = body.len();
@@ -54,6 +60,31 @@ fn prefixes_patterns_and_urls_are_purged_and_counted() {
             assert_eq!(is_hit(&server, path), !gone.contains(&path), "{body} {path}");
         }
     }
+}
+
+#[test]
+fn a_purge_goes_on_when_its_client_has_gone_and_is_logged() {
+    const PAGES: u64 = 1_000;
+    let origin = Origin::saying("hello");
+    let server = Tachikoma::serve(&["--upstream", &origin.url()]);
+    let mut client = Connection::to(server.address());
+    for page in 0..PAGES {
+        client.write(format!("GET /a/{page} HTTP/1.1\r\nHost: a.test\r\n\r\n")).unwrap();
+        assert_eq!(client.read().map(|answer| answer.status), Some(200));
+    }
+    let left = || {
+        let counted = purge(&server, &json!({ "prefix": "/a/", "dry_run": true })).json();
+        counted["removed"]["memory"].as_u64().unwrap()
+    };
+    assert_eq!(left(), PAGES);
+    let body = json!({ "prefix": "/a/" }).to_string();
+    let head = format!("POST /purge HTTP/1.1\r\n{LOCAL}Content-Length: {}\r\n", body.len());
+    let mut hasty = Connection::to(server.admin());
+    hasty.write(format!("{head}Content-Type: application/json\r\n\r\n{body}")).unwrap();
+    // It is read by the time the server sees that nobody waits for the answer.
+    drop(hasty);
+    assert!(wait_until(LIMIT, || left() == 0), "{} are left", left());
+    server.assert_logged(&format!("memory: Some({PAGES})"));
 }
 
 #[test]

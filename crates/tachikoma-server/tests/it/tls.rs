@@ -19,7 +19,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, Stream
 use tachikoma_testkit::Stopwatch;
 use tempfile::TempDir;
 
-use crate::support::{Connection, Origin, Tachikoma, get, head, run};
+use crate::support::{Connection, Origin, Tachikoma, get, head, run, send};
 
 /// An authority, and a certificate of it for `a.test` and `127.0.0.1`, as files.
 struct Files {
@@ -86,6 +86,23 @@ fn ask(files: &Files, address: SocketAddr, request: &str) -> String {
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();
     String::from_utf8(answer).unwrap()
+}
+
+#[test]
+fn the_method_purge_with_the_host_of_the_site_reaches_what_is_behind_tls() {
+    let (files, origin) = (Files::new(), Origin::saying("hello"));
+    files.write("token", "admin-token-0123456789");
+    let server = files.serve(&origin.url(), &["--admin-token-file", &files.path("token")]);
+    let request = "GET /x HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n";
+    for _ in 0..2 {
+        assert!(ask(&files, server.address(), request).starts_with("HTTP/1.1 200 OK\r\n"));
+    }
+    assert_eq!(origin.seen().len(), 1);
+    let lines = "Host: a.test\r\nAuthorization: Bearer admin-token-0123456789\r\n";
+    let answer = send(server.admin(), format!("PURGE /x HTTP/1.1\r\n{lines}\r\n"));
+    assert_eq!((answer.status, &answer.json()["removed"]["memory"]), (200, &1.into()));
+    assert!(ask(&files, server.address(), request).starts_with("HTTP/1.1 200 OK\r\n"));
+    assert_eq!(origin.seen().len(), 2);
 }
 
 #[test]
