@@ -286,6 +286,12 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Removes these keys (all of one namespace) and ends their leases.
     fn remove<'a>(&'a self, keys: &'a [Key<'a>], cx: &'a Cx) -> Op<'a, Removed>;
 
+    /// For how long after a [`remove`](Self::remove) has answered `Ok` another process may show as
+    /// fresh what was there before. Default: zero, no other process has any of it.
+    fn lag(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// Remembers to remove the keys that match, because a [`scan`](Self::scan) for them could not
     /// reach the store: from now on they are shown as absent, and they are removed when it is back.
     ///

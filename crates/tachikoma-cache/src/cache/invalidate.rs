@@ -4,6 +4,8 @@
 //! began meanwhile are cut off too, so that nobody who asks after the answer joins a load that read
 //! its source before the store removed.
 
+use std::time::Duration;
+
 use tracing::debug;
 
 use super::Cache;
@@ -28,6 +30,44 @@ impl Cache {
     pub async fn delete(&self, key: &str) -> Result<bool, Error> {
         let key = self.key(key)?;
         Ok(self.remove_keys(&[key]).await?.total() > 0)
+    }
+
+    /// Removes a key and waits until no process can show its old value as fresh any more; how long
+    /// it waited.
+    ///
+    /// For one that has it in its memory alone, there is nothing to wait for. On Redis it waits for
+    /// the `freshness` of the memory tier, 1 s by default, which is the same in all processes that
+    /// share a server: a process without a memory tier of its own waits for the default.
+    ///
+    /// ```
+    /// # use {std::time::Duration, tachikoma_cache::Cache};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let cache = Cache::memory().build()?;
+    /// let waited = cache.invalidate_strict("rights:42").await?;
+    /// // From here on nobody acts on the rights that were taken away.
+    /// # assert_eq!(waited, Duration::ZERO);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`delete`](Self::delete), without waiting; after [`ErrorKind::Pending`] other processes
+    /// may show the old value.
+    ///
+    /// # Cancel safety
+    ///
+    /// Who does not wait for its end knows no more than after [`delete`](Self::delete).
+    pub async fn invalidate_strict(&self, key: &str) -> Result<Duration, Error> {
+        self.delete(key).await?;
+        let (clock, lag) = (self.clock(), self.shared().store.lag());
+        if lag.is_zero() {
+            return Ok(lag);
+        }
+        let before = clock.now();
+        clock.sleep(lag).await;
+        Ok(clock.now().since(before).max(lag))
     }
 
     /// Removes every key of this namespace that matches; how many had a value, tier by tier.

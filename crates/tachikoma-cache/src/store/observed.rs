@@ -224,6 +224,10 @@ impl Store for Observed {
         self.tell_deleted(keys, None);
     }
 
+    fn lag(&self) -> Duration {
+        self.inner.lag()
+    }
+
     fn defer_pattern(&self, namespace: &Namespace, glob: &Glob) -> Result<(), Error> {
         self.inner.defer_pattern(namespace, glob)
     }

@@ -247,6 +247,11 @@ impl Store for RedisStore {
         self.shared.abandon_guard(guard, keys);
     }
 
+    /// Other processes may have a memory tier; theirs is taken to be the usual one.
+    fn lag(&self) -> Duration {
+        tracking::DEFAULT_FRESHNESS
+    }
+
     fn defer_pattern(&self, namespace: &Namespace, glob: &Glob) -> Result<(), Error> {
         self.shared.book.defer(namespace, Work::Matching(glob.clone()));
         Ok(())

@@ -20,7 +20,7 @@ use self::floor::Floor;
 use self::near::Near;
 use self::waiters::Waiters;
 use super::memory::{MemoryConfig, MemoryStore};
-use super::redis::tracking::Tracking;
+use super::redis::tracking::{self, Tracking};
 use super::redis::{RedisConfig, RedisStore};
 use super::{
     Begun, Cursor, Cx, Groups, Guarantee, Guard, Health, Lease, Op, Page, Peek, Removed, Store,
@@ -34,7 +34,7 @@ use crate::key::{Key, Namespace};
 use crate::stats::{StoreStats, TierState, TierStats};
 
 /// The default of [`TierConfig::freshness`].
-pub const DEFAULT_FRESHNESS: Duration = Duration::from_secs(1);
+pub const DEFAULT_FRESHNESS: Duration = tracking::DEFAULT_FRESHNESS;
 
 /// What [`TierConfig::freshness`] may be: there is a heartbeat in every quarter of it.
 const FRESHNESS: std::ops::RangeInclusive<Duration> =
@@ -253,6 +253,10 @@ impl Store for TieredStore {
     fn abandon_guard(&self, guard: &Guard, keys: &[Key<'_>]) {
         drop(self.near.changing(keys));
         self.redis.abandon_guard(guard, keys);
+    }
+
+    fn lag(&self) -> Duration {
+        self.near.floor.freshness()
     }
 
     fn defer_pattern(&self, namespace: &Namespace, glob: &Glob) -> Result<(), Error> {

@@ -124,6 +124,7 @@ laws! {
         check(soon(b.cache.set(&long, 1_u8, MINUTE)).await, kind, words);
         check(soon(b.cache.set_if_absent(&long, 1_u8, MINUTE)).await, kind, words);
         check(soon(b.cache.delete(&long)).await, kind, words);
+        check(soon(b.cache.invalidate_strict(&long)).await, kind, words);
         check(soon(b.cache.exists(&long)).await, kind, words);
         check(soon(b.cache.ttl(&long)).await, kind, words);
         check(soon(b.cache.touch(&long, MINUTE)).await, kind, words);

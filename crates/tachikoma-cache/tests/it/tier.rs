@@ -9,8 +9,10 @@ mod history;
 use std::time::Duration;
 
 use tachikoma_cache::stats::TierState;
-use tachikoma_cache::{Cache, Guarantee, Health};
-use tachikoma_testkit::{RedisServer, Stopwatch};
+use tachikoma_cache::{Cache, ErrorKind, Guarantee, Health, KeyTtl};
+use tachikoma_testkit::{Fault, FaultProxy, RedisServer, Stopwatch};
+
+use crate::bench::Bench;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -102,6 +104,63 @@ async fn what_nobody_tells_of_is_read_from_redis_each_time() {
     }
     a.invalidate_tag("t").await.unwrap();
     assert_eq!(look(&b, "tagged").await, None, "at once");
+}
+
+/// A node that is cut off has a copy of what was deleted, until the wait is over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_strict_invalidation_no_node_shows_the_old_value() {
+    let mut server = RedisServer::start();
+    let proxy = FaultProxy::to(server.port());
+    let (writer, far) = (node(server.port()).await, node(proxy.port()).await);
+    let plain = Cache::connect(&server.url()).await.unwrap();
+    for cache in [&writer, &plain] {
+        writer.set("k", 1_u64, MINUTE).await.unwrap();
+        until_in_memory(&far, "k").await;
+        proxy.set(Fault::Stall);
+        let watch = Stopwatch::start();
+        let waited = cache.invalidate_strict("k").await.unwrap();
+        assert!(far.try_get::<u64>("k").is_none());
+        assert!(waited >= FRESHNESS && waited <= watch.elapsed() + ms(1), "{waited:?}");
+        proxy.set(Fault::Pass);
+        until(&far, "k", "gone", |seen| seen.is_none()).await;
+    }
+    // What is not in is not waited for.
+    server.kill();
+    let watch = Stopwatch::start();
+    let error = writer.invalidate_strict("k").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Pending);
+    assert!(watch.elapsed() < FRESHNESS, "{:?}", watch.elapsed());
+}
+
+/// Law 8.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_lives_no_longer_than_its_entry() {
+    let b = Bench::tiered().await;
+    let copied = async || {
+        let watch = Stopwatch::start();
+        while b.cache.try_get::<u64>("k").is_none() {
+            b.cache.get::<u64>("k").await.unwrap();
+            assert!(watch.elapsed() < Duration::from_secs(10), "it does not get into memory");
+        }
+    };
+    let left = async |millis| {
+        assert_eq!(b.cache.ttl("k").await.unwrap(), KeyTtl::Expires(ms(millis)));
+        b.advance(millis - 1);
+        assert!(b.cache.try_get::<u64>("k").is_some(), "from memory");
+        b.advance(1);
+        assert!(b.cache.try_get::<u64>("k").is_none());
+        assert!(b.cache.get::<u64>("k").await.unwrap().is_none());
+    };
+    b.cache.set("k", 1_u64, ms(1000)).await.unwrap();
+    b.advance(300);
+    copied().await;
+    b.advance(100);
+    left(600).await;
+    b.cache.set("k", 2_u64, MINUTE).await.unwrap();
+    copied().await;
+    b.cache.touch("k", ms(500)).await.unwrap();
+    copied().await;
+    left(500).await;
 }
 
 /// Law 39.

@@ -21,6 +21,9 @@ use crate::key::Key;
 /// The first version that never pushes into the middle of an answer (redis issue 8935).
 const FIRST_MAJOR: u32 = 7;
 
+/// How long after a change a copy may be shown, where nobody says otherwise.
+pub(crate) const DEFAULT_FRESHNESS: Duration = Duration::from_secs(1);
+
 /// Hears of changes. Called while answers wait to be read: it must be quick, must not wait and must
 /// not call the store.
 pub(crate) trait Follower: Send + Sync {

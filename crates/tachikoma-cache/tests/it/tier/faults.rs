@@ -2,7 +2,7 @@
 
 mod away;
 
-use tachikoma_testkit::{Fault, FaultProxy, FaultRow};
+use tachikoma_testkit::FaultRow;
 
 use super::*;
 

@@ -1,3 +1,5 @@
+mod schedules;
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,7 +21,9 @@ struct Rig {
 impl Rig {
     fn new() -> Self {
         let clock = TestClock::new();
-        let memory = MemoryStore::new(MemoryConfig::default(), Arc::new(clock.clone())).unwrap();
+        // Small, since it is made anew for each schedule.
+        let bounds = MemoryConfig { max_entries: 100, ..MemoryConfig::default() };
+        let memory = MemoryStore::new(bounds, Arc::new(clock.clone())).unwrap();
         let floor = Floor::new(Duration::from_secs(1));
         let near = Near { memory, floor, waiters: Waiters::default() };
         near.confirmed(clock.now());
