@@ -8,6 +8,8 @@ mod deny;
 #[cfg(test)]
 mod tests;
 
+pub use deny::is_forwarding;
+
 use http::{
     HeaderMap, HeaderName, Method,
     header::{

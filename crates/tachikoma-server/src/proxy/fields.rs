@@ -10,33 +10,12 @@ use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderName}
 use http::header::{TRANSFER_ENCODING, VIA};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
 use tachikoma_http_cache::policy::fields::remove_hop_by_hop;
+use tachikoma_http_cache::policy::request::is_forwarding;
 
 use crate::listener::Peer;
 
 /// The name of this hop in `Via` and `CDN-Loop`.
 pub(super) const PSEUDONYM: &str = "tachikoma";
-
-/// What a client must not be believed about: who it is and which server it means.
-///
-/// Besides the fields that this proxy writes itself, their relatives that one framework or another
-/// believes: an origin that reflects them would let one client choose what others are shown.
-const FORWARDING: [HeaderName; 15] = [
-    HeaderName::from_static("forwarded"),
-    HeaderName::from_static("x-forwarded-for"),
-    HeaderName::from_static("x-forwarded-host"),
-    HeaderName::from_static("x-forwarded-proto"),
-    HeaderName::from_static("x-forwarded-port"),
-    HeaderName::from_static("x-forwarded-scheme"),
-    HeaderName::from_static("x-forwarded-server"),
-    HeaderName::from_static("x-forwarded-prefix"),
-    HeaderName::from_static("x-forwarded-ssl"),
-    HeaderName::from_static("x-forwarded-by"),
-    HeaderName::from_static("x-real-ip"),
-    HeaderName::from_static("x-host"),
-    HeaderName::from_static("x-original-host"),
-    HeaderName::from_static("x-http-host-override"),
-    HeaderName::from_static("x-client-ip"),
-];
 
 /// Fields that are for everyone on the path, so that no connection may take them away.
 ///
@@ -165,9 +144,15 @@ pub(crate) fn is_unframed<B>(response: &Response<B>) -> bool {
     has_body && !headers.contains_key(CONTENT_LENGTH) && !headers.contains_key(TRANSFER_ENCODING)
 }
 
-/// Forgets what the client says about itself and its host.
+/// Forgets what the client says about itself, its host and its way here.
+///
+/// An origin that reflects such a field would let one client choose what others are shown, and the
+/// response cache stores nothing that was asked for with one: both go by the same list.
 pub(crate) fn drop_claims(headers: &mut HeaderMap) {
-    for name in &FORWARDING {
+    // For the cache this one stands for another target; it names a host all the same.
+    let is_claim = |name: &&HeaderName| is_forwarding(name) || *name == "x-original-host";
+    let claims: Vec<HeaderName> = headers.keys().filter(is_claim).cloned().collect();
+    for name in claims {
         headers.remove(name);
     }
 }

@@ -122,6 +122,31 @@ fn what_one_client_sends_about_itself_is_not_shown_to_another() {
     assert_says(&victim, "hit");
 }
 
+/// A CDN in front says who the client is in fields of its own.
+#[test]
+fn fields_that_name_the_client_or_the_way_end_here_and_keep_nothing_out_of_the_cache() {
+    let origin = Origin::saying("hello");
+    let server = Tachikoma::serve(&["--upstream", &origin.url()]);
+    for name in [
+        "CF-Connecting-IP",
+        "True-Client-IP",
+        "Client-IP",
+        "X-Cluster-Client-IP",
+        "X-Forwarded-Client-Cert",
+        "X-Forwarded-Anything",
+        "X-Original-Host",
+        "X-Real-IP",
+    ] {
+        let before = origin.seen().len();
+        let lines = format!("Host: a.test\r\n{name}: 6.6.6.6\r\nConnection: close");
+        let ask = || send(server.address(), format!("GET /{name} HTTP/1.1\r\n{lines}\r\n\r\n"));
+        assert_says(&ask(), "stored");
+        assert_says(&ask(), "hit");
+        let seen = origin.seen()[before].clone();
+        assert!(!seen.head.contains("6.6.6.6"), "{}", seen.head);
+    }
+}
+
 #[test]
 fn statistics_count_hits_and_misses_of_responses() {
     let origin = Origin::saying("hello");

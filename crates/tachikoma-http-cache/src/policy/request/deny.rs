@@ -91,6 +91,12 @@ fn kind(name: &HeaderName) -> Option<Kind> {
     }
 }
 
+/// Whether a field says who the client is, or which host, scheme, port or prefix it used: what a
+/// proxy that faces clients takes away and writes itself.
+pub fn is_forwarding(name: &HeaderName) -> bool {
+    matches!(kind(name), Some(Kind::Routing | Kind::Client))
+}
+
 /// The headers of a request that only a `Vary` which names them can make harmless.
 pub(super) fn denied(headers: &HeaderMap, options: &Options) -> Vec<HeaderName> {
     let is_denied = |name: &&HeaderName| match kind(name) {
