@@ -2,7 +2,9 @@
 //! bound on what a body may bring.
 //!
 //! It bounds the time between two pieces, not the whole: a long download is fine as long as it
-//! moves.
+//! moves. Of clients it also expects a least pace while they are waited for, because a byte now and
+//! then would hold a place at an upstream for ever. An origin may be as slow as it likes between
+//! two deadlines: it may have nothing to say.
 
 use std::fmt;
 use std::io;
@@ -15,7 +17,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
-use tachikoma_cache::Clock;
+use tachikoma_cache::{Clock, Time};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 
@@ -41,26 +43,73 @@ impl fmt::Display for Broken {
 
 impl std::error::Error for Broken {}
 
+/// The least that a client moves in a second, on average over the time that it is waited for.
+const LEAST_PER_SECOND: u64 = 1 << 10;
+
+/// What must have moved within this much waiting.
+pub(crate) fn least_within(limit: Duration) -> u64 {
+    let millis = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+    millis.saturating_mul(LEAST_PER_SECOND) / 1000
+}
+
 /// A timer that is set when a wait begins and forgotten when it ends.
+///
+/// If it is paced, waits add up: once they make a limit together, the least pace must have been
+/// kept meanwhile, and the sum begins anew.
 struct Wait {
     limit: Duration,
     clock: Arc<dyn Clock>,
-    timer: Option<BoxFuture<'static, ()>>,
+    paced: bool,
+    open: Option<Open>,
+    /// What was waited, and what moved, since the pace was last looked at.
+    waited: Duration,
+    moved: u64,
+}
+
+/// A wait under way.
+struct Open {
+    since: Time,
+    /// Since when it is a part of the sum.
+    counted: Time,
+    timer: BoxFuture<'static, ()>,
 }
 
 impl Wait {
     fn new(limit: Duration, clock: Arc<dyn Clock>) -> Self {
-        Self { limit, clock, timer: None }
+        Self { limit, clock, paced: false, open: None, waited: Duration::ZERO, moved: 0 }
     }
 
-    /// Ready once this wait has lasted for the limit.
+    /// Ready once this wait has lasted for the limit, or all of them have with too little moved.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let timer = self.timer.get_or_insert_with(|| self.clock.sleep(self.limit));
-        timer.as_mut().poll(cx)
+        let Self { limit, clock, paced, open, waited, moved } = self;
+        let open = open.get_or_insert_with(|| {
+            let since = clock.now();
+            Open { since, counted: since, timer: clock.sleep(limit.saturating_sub(*waited)) }
+        });
+        loop {
+            ready!(open.timer.as_mut().poll(cx));
+            let now = clock.now();
+            let lasted = now.since(open.since);
+            if !*paced || lasted >= *limit || *moved < least_within(*limit) {
+                return Poll::Ready(());
+            }
+            (*waited, *moved, open.counted) = (Duration::ZERO, 0, now);
+            open.timer = clock.sleep(limit.saturating_sub(lasted));
+        }
     }
 
-    fn over(&mut self) {
-        self.timer = None;
+    /// The wait has ended, and so much has moved.
+    fn over(&mut self, moved: u64) {
+        if let Some(open) = self.open.take()
+            && self.paced
+        {
+            self.waited += self.clock.now().since(open.counted);
+            // Nobody looked when the timer rang: it was not the client who was waited for.
+            if self.waited >= self.limit {
+                (self.waited, self.moved) = (Duration::ZERO, 0);
+            }
+        }
+        self.moved = self.moved.saturating_add(moved);
     }
 }
 
@@ -78,6 +127,12 @@ pin_project! {
 impl<B> TimedBody<B> {
     pub(crate) fn new(inner: B, limit: Duration, clock: Arc<dyn Clock>) -> Self {
         Self { inner, wait: Wait::new(limit, clock), left: u64::MAX, progress: None }
+    }
+
+    /// Expects the least pace of a client, too.
+    pub(crate) fn paced(mut self) -> Self {
+        self.wait.paced = true;
+        self
     }
 
     /// Lets at most this many bytes through.
@@ -108,16 +163,15 @@ where
         let this = self.project();
         match this.inner.poll_frame(cx) {
             Poll::Ready(frame) => {
-                this.wait.over();
+                let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
+                let length = data.map_or(0, |data| data.len() as u64);
+                this.wait.over(length);
                 if let Some(progress) = this.progress {
                     progress.notify_one();
                 }
-                if let Some(Ok(frame)) = &frame {
-                    let length = frame.data_ref().map_or(0, |data| data.len() as u64);
-                    match this.left.checked_sub(length) {
-                        Some(left) => *this.left = left,
-                        None => return Poll::Ready(Some(Err(Broken::TooLarge.into()))),
-                    }
+                match this.left.checked_sub(length) {
+                    Some(left) => *this.left = left,
+                    None => return Poll::Ready(Some(Err(Broken::TooLarge.into()))),
                 }
                 Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
             }
@@ -137,7 +191,7 @@ where
     }
 }
 
-/// A connection whose peer must take some of what is written within a limit.
+/// A connection whose peer must take some of what is written within a limit, and at the least pace.
 ///
 /// Without it a client that stops reading holds its connection and buffers for ever.
 pub(crate) struct TimedWrite<S> {
@@ -147,16 +201,20 @@ pub(crate) struct TimedWrite<S> {
 
 impl<S> TimedWrite<S> {
     pub(crate) fn new(inner: S, limit: Duration, clock: Arc<dyn Clock>) -> Self {
-        Self { inner, wait: Wait::new(limit, clock) }
+        let mut wait = Wait::new(limit, clock);
+        wait.paced = true;
+        Self { inner, wait }
     }
 
+    /// `written` says what a result has moved.
     fn bounded<T>(
         &mut self,
         result: Poll<io::Result<T>>,
+        written: fn(&T) -> u64,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<T>> {
-        if result.is_ready() {
-            self.wait.over();
+        if let Poll::Ready(done) = &result {
+            self.wait.over(done.as_ref().map_or(0, written));
             return result;
         }
         ready!(self.wait.poll(cx));
@@ -181,7 +239,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for TimedWrite<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.inner).poll_write(cx, bytes);
-        self.bounded(result, cx)
+        self.bounded(result, |count| *count as u64, cx)
     }
 
     fn poll_write_vectored(
@@ -190,7 +248,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for TimedWrite<S> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.inner).poll_write_vectored(cx, slices);
-        self.bounded(result, cx)
+        self.bounded(result, |count| *count as u64, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -199,11 +257,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for TimedWrite<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let result = Pin::new(&mut self.inner).poll_flush(cx);
-        self.bounded(result, cx)
+        self.bounded(result, |()| 0, cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let result = Pin::new(&mut self.inner).poll_shutdown(cx);
-        self.bounded(result, cx)
+        self.bounded(result, |()| 0, cx)
     }
 }

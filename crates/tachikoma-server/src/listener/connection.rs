@@ -114,7 +114,7 @@ impl<H: Handler> Serving<H> {
             async move {
                 let mut request = request.map(|body| {
                     let timed = TimedBody::new(body, limits.body_timeout.0, clock);
-                    Body::new(timed.at_most(limits.body_bytes.0))
+                    Body::new(timed.paced().at_most(limits.body_bytes.0))
                 });
                 let interim = waiting.begin();
                 // An HTTP/1.0 client would take it for the final one.
@@ -160,7 +160,7 @@ impl<H: Handler> Serving<H> {
             async move {
                 let mut request = request.map(|body| {
                     let timed = TimedBody::new(body, limits.body_timeout.0, clock);
-                    Body::new(timed.at_most(limits.body_bytes.0))
+                    Body::new(timed.paced().at_most(limits.body_bytes.0))
                 });
                 let peer = Peer { address, secure, interim: None, link: None };
                 request.extensions_mut().insert(peer);
@@ -192,7 +192,8 @@ impl<H: Handler> Serving<H> {
                     connection.as_mut().graceful_shutdown();
                 }
                 () = clock.sleep(limit) => match pulse.since(&mut beat) {
-                    Beat::Alive => {}
+                    // What moves keeps only itself.
+                    Beat::Alive => pulse.end_untaken(limit),
                     Beat::Idle if !closing => {
                         closing = true;
                         connection.as_mut().graceful_shutdown();

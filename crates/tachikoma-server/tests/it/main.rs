@@ -25,6 +25,7 @@ mod responses;
 mod secrets;
 mod security;
 mod shutdown;
+mod slow_clients;
 mod support;
 #[cfg(feature = "tls")]
 mod tls;
