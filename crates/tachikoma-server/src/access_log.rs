@@ -29,6 +29,7 @@ pub(crate) struct AccessLog(Option<Arc<Open>>);
 
 struct Open {
     form: Form,
+    queries: bool,
     lines: SyncSender<String>,
     dropped: AtomicU64,
     /// Ends when the writer has written everything.
@@ -36,12 +37,12 @@ struct Open {
 }
 
 impl AccessLog {
-    /// Starts the log on standard output.
-    pub(crate) fn start(form: Form) -> io::Result<Self> {
-        Self::to(form, io::stdout())
+    /// Starts the log on standard output, with what stands behind `?` or without.
+    pub(crate) fn start(form: Form, queries: bool) -> io::Result<Self> {
+        Self::to(form, queries, io::stdout())
     }
 
-    fn to(form: Form, output: impl Write + Send + 'static) -> io::Result<Self> {
+    fn to(form: Form, queries: bool, output: impl Write + Send + 'static) -> io::Result<Self> {
         if form == Form::Off {
             return Ok(Self(None));
         }
@@ -52,11 +53,15 @@ impl AccessLog {
             drop(ending);
         })?;
         let done = Mutex::new(Some(done));
-        Ok(Self(Some(Arc::new(Open { form, lines, dropped: AtomicU64::new(0), done }))))
+        Ok(Self(Some(Arc::new(Open { form, queries, lines, dropped: AtomicU64::new(0), done }))))
     }
 
     pub(crate) fn is_on(&self) -> bool {
         self.0.is_some()
+    }
+
+    pub(crate) fn has_queries(&self) -> bool {
+        self.0.as_ref().is_some_and(|open| open.queries)
     }
 
     /// Lines that found no room in the queue.
@@ -127,20 +132,27 @@ impl Line {
         request: &Request<B>,
         peer: Option<IpAddr>,
         at: SystemTime,
+        queries: bool,
     ) -> Self {
         let headers = request.headers();
+        let shown = |mut url: String| {
+            if !queries {
+                url.truncate(url.find(['?', '#']).unwrap_or(url.len()));
+            }
+            url
+        };
         Self {
             at,
             peer,
             method: request.method().to_string(),
-            target: request.uri().to_string(),
+            target: shown(request.uri().to_string()),
             version: request.version(),
             host: match request.uri().authority() {
                 Some(authority) => authority.to_string(),
                 None => text(headers, &HOST),
             },
             user_agent: text(headers, &USER_AGENT),
-            referer: text(headers, &REFERER),
+            referer: shown(text(headers, &REFERER)),
             status: 0,
             cache: String::new(),
         }
@@ -232,7 +244,8 @@ mod tests {
         let at = SystemTime::UNIX_EPOCH + Duration::from_millis(784_111_777_042);
         let response = Response::builder().header("cache-status", "tachikoma; hit");
         let response = response.body(()).expect("a response");
-        Line::of_request(&request, Some(IpAddr::from([192, 0, 2, 7])), at).with_response(&response)
+        Line::of_request(&request, Some(IpAddr::from([192, 0, 2, 7])), at, true)
+            .with_response(&response)
     }
 
     #[test]
@@ -280,7 +293,7 @@ mod tests {
                 Ok(())
             }
         }
-        let log = AccessLog::to(Form::Common, Stuck).expect("a thread");
+        let log = AccessLog::to(Form::Common, true, Stuck).expect("a thread");
         log.write(&line("/", "curl"), 1, true, Duration::ZERO);
         let (closed, is_closed) = sync_channel(1);
         std::thread::spawn(move || {
@@ -304,7 +317,7 @@ mod tests {
             }
         }
         let sink = Sink::default();
-        let log = AccessLog::to(Form::Common, sink.clone()).expect("a thread");
+        let log = AccessLog::to(Form::Common, true, sink.clone()).expect("a thread");
         for _ in 0..100 {
             log.write(&line("/", "curl"), 1, true, Duration::ZERO);
         }

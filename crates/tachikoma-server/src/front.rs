@@ -151,7 +151,7 @@ impl Handler for Front {
         let started = clock.now();
         let line = log.is_on().then(|| {
             let peer = request.extensions().get::<Peer>().map(|peer| peer.address.ip());
-            Line::of_request(&request, peer, clock.wall())
+            Line::of_request(&request, peer, clock.wall(), log.has_queries())
         });
         let counted = traffic.begin();
         let is_head = request.method() == Method::HEAD;

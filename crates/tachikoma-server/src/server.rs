@@ -106,7 +106,8 @@ impl Server {
             upstreams: upstreams.as_ref().map(|upstreams| upstreams.direct.clone()),
         };
         let own_host = HeaderValue::from_str(&address.to_string())?;
-        let log = AccessLog::start(config.access_log).context("the access log cannot start")?;
+        let log = AccessLog::start(config.access_log, config.access_log_query)
+            .context("the access log cannot start")?;
         let traffic = Arc::new(Traffic::default());
         let front = Front::new(
             api_route,

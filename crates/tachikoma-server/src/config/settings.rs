@@ -74,6 +74,16 @@ pub struct Settings {
     /// Form of the access log on standard output: off, common, json [default: off]
     #[arg(long, env = "TACHIKOMA_ACCESS_LOG", value_name = "FORM")]
     pub access_log: Option<AccessLog>,
+    /// Whether it has the queries of targets and Referers [default: true]
+    #[arg(
+        long,
+        env = "TACHIKOMA_ACCESS_LOG_QUERY",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    pub access_log_query: Option<bool>,
     /// How long open requests may go on after SIGTERM [default: 30s]
     #[arg(long, env = "TACHIKOMA_DRAIN", value_name = "DURATION")]
     pub drain: Option<Span>,
@@ -137,6 +147,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Form of the access log. Default: off.
     pub access_log: AccessLog,
+    /// Whether it has the queries of targets and `Referer`s. Default: yes.
+    pub access_log_query: bool,
     /// How long open requests may go on after SIGTERM. Default: 30 s.
     pub drain: Span,
     /// Waits on the upstream.
@@ -206,6 +218,7 @@ impl Default for Config {
             log: LogFilter::default(),
             log_format: LogFormat::Auto,
             access_log: AccessLog::Off,
+            access_log_query: true,
             drain: Span(Duration::from_secs(30)),
             proxy: Proxy::default(),
             limits: Limits::default(),
@@ -227,7 +240,8 @@ impl Config {
     pub(super) fn apply(&mut self, said: Settings) {
         take!(said => self;
             listen, upstream, upstreams, responses, rules, api, database, cache, admin,
-            admin_token_file, admin_read_token_file, log, log_format, access_log, drain,
+            admin_token_file, admin_read_token_file, log, log_format, access_log,
+            access_log_query, drain,
         );
         self.proxy.apply(&said.proxy);
         self.limits.apply(&said.limits);

@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 
-use crate::support::{Origin, Tachikoma, get, run};
+use crate::support::{Origin, Tachikoma, get, run, send};
 
 #[track_caller]
 fn check(arguments: &[&str], variables: &[(&str, &str)], code: i32, said: &str) {
@@ -116,6 +116,20 @@ fn a_closed_standard_output_is_no_reason_to_stop() {
     server.close_output();
     for _ in 0..20 {
         assert_eq!(get(server.address(), "/").text(), "hello");
+    }
+}
+
+#[test]
+fn the_access_log_can_leave_out_what_stands_in_queries() {
+    let origin = Origin::saying("hello");
+    let base = ["--upstream", &origin.url(), "--access-log-query=false"];
+    for form in ["common", "json"] {
+        let server = Tachikoma::serve(&[&base[..], &["--access-log", form]].concat());
+        let lines = "Host: a.test\r\nReferer: http://b.test/x?s3cret=1\r\nConnection: close";
+        send(server.address(), format!("GET /a?s3cret=1 HTTP/1.1\r\n{lines}\r\n\r\n"));
+        let line = server.line();
+        assert!(line.contains("/a") && !line.contains("s3cret"), "{line}");
+        assert_eq!(line.contains("http://b.test/x\""), form == "json", "{line}");
     }
 }
 

@@ -1,10 +1,12 @@
 //! Purging and explaining responses of a running server: by the admin API and by the command line.
 
+use std::io::Write as _;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tachikoma_testkit::wait_until;
 
+use crate::support::h2::{END_HEADERS, END_STREAM, HEADERS, Raw, fields, frame};
 use crate::support::{Answer, Connection, Origin, Tachikoma, get, run, send};
 
 const LOCAL: &str = "Host: localhost\r\n";
@@ -120,6 +122,21 @@ fn the_method_purge_is_served_by_the_admin_listener_only() {
     assert!(!is_hit(&server, "/a/2"));
     assert_eq!(ask(&server, "PURGE", "/b.css", "Host: a.test\r\n", "").status, 421);
     assert!(is_hit(&server, "/b.css"));
+}
+
+/// In HTTP/2 the host of a target is what `Host` is in HTTP/1.1.
+#[test]
+fn the_method_purge_over_http_2_is_that_path_on_every_host() {
+    let origin = Origin::saying("hello");
+    let server = filled(&origin);
+    let mut client = Raw::connect(server.admin(), &[]);
+    let head = [(":method", "PURGE"), (":scheme", "http"), (":authority", "localhost")];
+    let head = fields(&[&head[..], &[(":path", "/a/1")]].concat());
+    client.0.write_all(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &head)).unwrap();
+    let answer = std::iter::from_fn(|| client.read()).find(|frame| frame.kind == HEADERS);
+    // 200 is a field that every table has (RFC 7541, appendix A).
+    assert_eq!(answer.expect("an answer").payload[0], 0x88);
+    assert!(!is_hit(&server, "/a/1") && is_hit(&server, "/a/2"));
 }
 
 #[test]
