@@ -171,6 +171,22 @@ async fn a_begin_that_is_dropped_leaves_no_lease() {
     soon("free", ms(5000), async || c.begin("k").await.unwrap().lease.is_some()).await;
 }
 
+/// One key may be refused, for want of memory or of rights, when others have their leases.
+#[tokio::test]
+async fn a_begin_that_fails_for_one_key_leaves_no_lease_of_the_others() {
+    let server = RedisServer::start();
+    let c = Client::with(config(&server).lease(ms(500)), Arc::new(SystemClock::new())).await;
+    let rights = ["resetkeys", "~test:{va}*", "~test:g", "%R~test:{vb}*"];
+    server.command(&[&["ACL", "SETUSER", "default"][..], &rights].concat());
+    let keys = [c.key("a"), c.key("b")];
+    c.store.begin(&keys, &c.cx()).await.unwrap_err();
+    server.command(&["ACL", "SETUSER", "default", "allkeys"]);
+    soon("given back", ms(5000), async || {
+        server.command(&["EXISTS", "test:{va}:l"]).integer() == 0
+    })
+    .await;
+}
+
 /// After what happens in between, the load that began before must not be stored.
 async fn check_refused<F: AsyncFnOnce(&Client)>(what: &str, meanwhile: F) {
     let server = RedisServer::start();

@@ -284,6 +284,9 @@ impl Shared {
             let guards = guards.map_err(|fault| self.link.refused(connection, fault))?;
             others.push((holder, guards > 0));
         }
+        // All of them before one is handed out: after that nobody would give it back.
+        let sets: Result<Vec<bool>, Fault> = sets.into_iter().collect();
+        let sets = sets.map_err(|fault| self.link.refused(connection, fault))?;
         let wanted: Vec<&Key<'_>> = keys.iter().collect();
         let shown = self.show(connection, &wanted, values, now, deadline).await?;
         let mut snapshots: HashMap<&Namespace, Snapshot> = HashMap::new();
@@ -292,7 +295,7 @@ impl Shared {
         for (place, (key, ((set, (holder, guarded)), found))) in
             keys.iter().zip(answers).enumerate()
         {
-            if !set.map_err(|fault| self.link.refused(connection, fault))? {
+            if !set {
                 taken.forget(place);
                 begun.push(Begun { found, lease: None, holder, guarded });
                 continue;
