@@ -13,8 +13,9 @@ use crate::error::Error;
 use crate::expiry::Ttl;
 use crate::invalidation::{Group, Marks, Snapshot, check_number};
 
-/// How long the note lasts that takes the place of an older value: only so that this is gone.
-const NOTE: Duration = Duration::from_millis(1);
+/// How long the note lasts that takes the place of an older value: only so that this is gone, but
+/// longer than a busy machine takes to write it. What is over when it comes to be written is not.
+const NOTE: Duration = Duration::from_secs(1);
 
 /// An entry but for its marks.
 pub(super) struct Unmarked {

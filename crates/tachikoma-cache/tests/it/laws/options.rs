@@ -1,6 +1,12 @@
 //! Laws 10 and 23, and what else an option of a load promises.
 
-use tachikoma_cache::{ErrorKind, Hit, KeyTtl, LoadError, LoadOptions, Loaded, Source, Ttl};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use futures_util::future::BoxFuture;
+use tachikoma_cache::{
+    Clock, ErrorKind, Hit, KeyTtl, LoadError, LoadOptions, Loaded, Source, TestClock, Time, Ttl,
+};
 
 use super::flight::settled;
 use super::{MINUTE, ms};
@@ -20,6 +26,29 @@ async fn optional(b: &Bench, options: LoadOptions, value: Option<u32>) -> Option
 #[track_caller]
 fn value(got: Optional) -> Option<u32> {
     got.unwrap().map(|hit| *hit)
+}
+
+/// The clock of a machine so slow that it moves by 5 ms each time somebody looks at it.
+#[derive(Debug)]
+struct Slow(TestClock);
+
+impl Clock for Slow {
+    fn now(&self) -> Time {
+        self.0.advance(ms(5));
+        self.0.now()
+    }
+
+    fn wall(&self) -> SystemTime {
+        self.0.wall()
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        self.0.sleep(duration)
+    }
+
+    fn is_real(&self) -> bool {
+        false
+    }
 }
 
 laws! {
@@ -175,6 +204,22 @@ laws! {
         assert_eq!((*hit, hit.source()), (2, Source::Loaded));
         assert!(!b.cache.exists("k").await.unwrap());
         b.advance(1);
+        let fails = b.cache.get_or_load("k", || async { Err::<u32, _>("no") }).options(stale).await;
+        assert!(matches!(fails, Err(LoadError::Source(_))), "{fails:?}");
+    }
+
+    /// Time goes on between the load and the write.
+    async fn what_has_gone_takes_the_older_one_away_on_a_slow_machine(b) {
+        let slow = Arc::new(Slow(b.clock.clone()));
+        let cache = b.with(|cache| cache.clock(slow));
+        let stale = LoadOptions::new().ttl(ms(1000)).stale_if_error(MINUTE).retry_after(ms(0));
+        b.cache.get_or_load("k", || async { Ok::<u32, ()>(1) }).options(stale).await.unwrap();
+        is_stored(&b).await;
+        b.advance(2000);
+        let nothing = || async { Ok::<Option<u32>, ()>(None) };
+        let found = cache.get_or_load_optional("k", nothing).options(stale).await.unwrap();
+        assert!(found.is_none());
+        b.advance(1000);
         let fails = b.cache.get_or_load("k", || async { Err::<u32, _>("no") }).options(stale).await;
         assert!(matches!(fails, Err(LoadError::Source(_))), "{fails:?}");
     }
