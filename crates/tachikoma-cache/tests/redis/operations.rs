@@ -100,6 +100,27 @@ async fn absent_writes_only_where_nothing_lives() {
     assert_eq!(c.get("k").await.unwrap(), "eight");
 }
 
+/// Something else may stand at the key: a text without a checksum, one that is shorter than a
+/// checksum, none at all, or no text.
+#[tokio::test]
+async fn one_of_many_stores_where_something_else_stands() {
+    let server = RedisServer::start();
+    let c = Client::new(&server).await;
+    for (i, command) in ["SET no envelope", "SET abc", "SET ", "LPUSH list"].iter().enumerate() {
+        let name = format!("k{i}");
+        let (command, value) = command.split_once(' ').unwrap();
+        server.command(&[command, &format!("test:{{v{name}}}"), value]);
+        let write = async |i: u32| {
+            let entry = c.entry(&i.to_string(), Some(MINUTE));
+            c.write(&name, entry, When::Absent).await.unwrap()
+        };
+        let written = futures_util::future::join_all((0..20).map(write)).await;
+        let stored = written.iter().filter(|written| **written == Written::Stored).count();
+        assert_eq!(stored, 1, "{command} {value}");
+        assert!(c.get(&name).await.is_some());
+    }
+}
+
 #[tokio::test]
 async fn touch_moves_the_expiry_of_entry_and_key() {
     let server = RedisServer::start();

@@ -388,3 +388,55 @@ async fn no_write_is_lost_while_removals_are_sent_again() {
         }
     }
 }
+
+/// Of 20 who ask at once to store `new N` at the key if it is absent, one does, and its value is
+/// there. `meanwhile` begins before they do.
+async fn one_wins<R>(c: &Client, name: &str, meanwhile: impl Future<Output = R>) {
+    let write = async |i: u32| {
+        let value = format!("new {i}");
+        let written = c.write(name, c.entry(&value, Some(MINUTE)), When::Absent).await;
+        (written.unwrap() == Written::Stored).then_some(value)
+    };
+    let writes = futures_util::future::join_all((0..20).map(write));
+    let (_, written) = tokio::join!(meanwhile, writes);
+    let won: Vec<_> = written.into_iter().flatten().collect();
+    assert_eq!(won.len(), 1, "{won:?}");
+    assert_eq!(c.get(name).await.as_ref(), won.first());
+    delivered(c).await;
+    assert_eq!(c.get(name).await.as_ref(), won.first(), "also when all is in");
+}
+
+#[tokio::test]
+async fn one_of_many_stores_what_is_absent_while_the_key_is_being_removed() {
+    let Setup { server: _server, proxy: _proxy, c } = setup().await;
+    for round in 0..20 {
+        let name = format!("k{round}");
+        c.set(&name, "old").await;
+        one_wins(&c, &name, c.remove(&[&name])).await;
+    }
+}
+
+#[tokio::test]
+async fn one_of_many_stores_what_is_absent_while_a_removal_is_pending() {
+    let Setup { server, proxy: _proxy, c } = setup().await;
+    for round in 0..5 {
+        let name = format!("k{round}");
+        c.set(&name, "old").await;
+        server.command(&["ACL", "SETUSER", "default", "-unlink"]);
+        assert!(c.try_remove(&[&name]).await.unwrap_err().is_pending());
+        server.command(&["ACL", "SETUSER", "default", "+unlink"]);
+        one_wins(&c, &name, async {}).await;
+    }
+}
+
+#[tokio::test]
+async fn one_of_many_stores_what_is_absent_while_a_pattern_is_pending() {
+    let Setup { server, proxy: _proxy, c } = stuck().await;
+    c.set("user:1", "old").await;
+    c.store.defer_pattern(&c.space, &Glob::new("user:*").unwrap()).unwrap();
+    one_wins(&c, "user:1", async {
+        pause(ms(100)).await;
+        server.command(&["ACL", "SETUSER", "default", "+scan"]);
+    })
+    .await;
+}

@@ -18,6 +18,7 @@ mod list;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -82,6 +83,22 @@ impl Book {
         })
         .await
         .map(|claim| Sending { book: self, claim: Some(claim) })
+    }
+
+    /// The pending removal of a key, which the caller's write does too; without a claim once none
+    /// is pending. Of several who ask one gets it, and the others wait for what comes of it. `None`
+    /// if that lasts beyond the deadline.
+    pub(super) async fn take_key(
+        &self,
+        namespace: &Namespace,
+        name: &str,
+        deadline: Deadline,
+    ) -> Option<Sending<'_>> {
+        let taken = self.in_order(deadline, |list| match list.take_key(namespace, name) {
+            Poll::Ready(claim) => Some(claim),
+            Poll::Pending => None,
+        });
+        taken.await.map(|claim| Sending { book: self, claim })
     }
 
     /// What is left over of the invalidations of groups of this namespace, to be sent now; nothing

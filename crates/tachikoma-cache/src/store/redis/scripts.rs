@@ -59,11 +59,16 @@ return 0",
 /// Replaces an entry that is still the one that the caller saw.
 ///
 /// `KEYS`: entry, lease. `ARGV`: the last eight bytes of the entry as it was seen (its checksum;
-/// empty: it was absent), value, milliseconds to live or empty, 1 to end the lease too. Answers 1
-/// if it was replaced.
+/// empty: it was absent, or no text), value, milliseconds to live or empty, 1 to end the lease too.
+/// Answers 1 if it was replaced.
 pub(super) static REPLACE: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(
-        "if redis.call('GETRANGE', KEYS[1], -8, -1) ~= ARGV[1] then return 0 end
+        "local last = redis.pcall('GETRANGE', KEYS[1], -8, -1)
+if type(last) == 'table' then
+  if not string.find(last.err, 'WRONGTYPE', 1, true) then return last end
+  last = ''
+end
+if last ~= ARGV[1] then return 0 end
 if ARGV[3] == '' then redis.call('SET', KEYS[1], ARGV[2])
 else redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
 if ARGV[4] == '1' then redis.call('DEL', KEYS[2]) end

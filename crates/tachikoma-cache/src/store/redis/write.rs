@@ -10,7 +10,7 @@ use super::courier;
 use super::layout;
 use super::leases::Ending;
 use super::link::{self, Connection};
-use super::pending::Work;
+use super::pending::{Sending, Work};
 use super::read;
 use super::reply::{self, Fault};
 use super::scripts;
@@ -59,12 +59,9 @@ impl Life {
 
 /// What stands at a key that is to be replaced.
 enum Standing {
-    Nothing,
-    /// Something that is no fresh value, and its last bytes.
-    Dead([u8; CHECKSUM_BYTES]),
+    /// No fresh value. The last bytes of what is there; none if that is nothing, or no text.
+    Dead(Vec<u8>),
     Live(Decoded, [u8; CHECKSUM_BYTES]),
-    /// No string.
-    Other,
 }
 
 impl Shared {
@@ -117,6 +114,19 @@ impl Shared {
         } else {
             None
         };
+        self.put_now(connection, key, bytes, life, pending, deadline).await
+    }
+
+    /// Stores, which is also what the removal would do that is `pending`.
+    async fn put_now(
+        &self,
+        connection: &Connection,
+        key: &Key<'_>,
+        bytes: &[u8],
+        life: Life,
+        pending: Option<Sending<'_>>,
+        deadline: Deadline,
+    ) -> Result<Written, Fault> {
         let mut commands = Pipeline::new();
         add_put(&mut commands, key, bytes, life);
         self.link.transaction(connection, &mut commands, deadline).await?;
@@ -135,27 +145,26 @@ impl Shared {
         now: Time,
         deadline: Deadline,
     ) -> Result<Written, Fault> {
-        if self.book.concerns(key.namespace(), key.name()) {
-            return self.put(connection, key, bytes, life, deadline).await;
-        }
         if life == Life::Over {
             return Ok(Written::Refused);
         }
+        if self.book.concerns(key.namespace(), key.name()) {
+            // One of those who come here writes for the removal. The others wait for that and ask:
+            // were each to write for it, each would have found nothing.
+            let taken = self.book.take_key(key.namespace(), key.name(), deadline).await;
+            let taken = taken.ok_or_else(link::timed_out)?;
+            if taken.claim().is_some() {
+                return self.put_now(connection, key, bytes, life, Some(taken), deadline).await;
+            }
+        }
         let mut seen: Vec<u8> = Vec::new();
         for _ in 0..ATTEMPTS {
-            match self.replace(connection, key, &seen, bytes, life, true, deadline).await {
-                Ok(true) => return Ok(Written::Stored),
-                Ok(false) => {}
-                Err(fault) if fault.code == "WRONGTYPE" => {
-                    return self.put(connection, key, bytes, life, deadline).await;
-                }
-                Err(fault) => return Err(fault),
+            if self.replace(connection, key, &seen, bytes, life, true, deadline).await? {
+                return Ok(Written::Stored);
             }
             seen = match self.standing(connection, key, now, deadline).await? {
                 Standing::Live(..) => return Ok(Written::Refused),
-                Standing::Dead(checksum) => checksum.to_vec(),
-                Standing::Nothing => Vec::new(),
-                Standing::Other => return self.put(connection, key, bytes, life, deadline).await,
+                Standing::Dead(last) => last,
             };
         }
         Ok(Written::Refused)
@@ -227,17 +236,17 @@ impl Shared {
         let mut command = ::redis::cmd("GET");
         command.arg(layout::entry(key));
         let value = match self.link.call(connection, &command, deadline).await {
-            Err(fault) if fault.code == "WRONGTYPE" => return Ok(Standing::Other),
+            Err(fault) if fault.code == "WRONGTYPE" => return Ok(Standing::Dead(Vec::new())),
             answer => answer?,
         };
         let Some(bytes) = reply::bytes(value)? else {
-            return Ok(Standing::Nothing);
+            return Ok(Standing::Dead(Vec::new()));
         };
         let Some(checksum) = bytes.last_chunk().copied() else {
-            return Ok(Standing::Other);
+            return Ok(Standing::Dead(bytes));
         };
         let Some(decoded) = self.decode(connection, key, &bytes.into(), now) else {
-            return Ok(Standing::Dead(checksum));
+            return Ok(Standing::Dead(checksum.to_vec()));
         };
         let marked = [(key.namespace(), &decoded.meta.marks)];
         let verdicts = self.validities(connection, &marked, deadline).await?;
@@ -245,7 +254,11 @@ impl Shared {
             && !decoded.meta.is_stale(now)
             && !decoded.meta.negative
             && decoded.incarnation == connection.incarnation();
-        Ok(if fresh { Standing::Live(decoded, checksum) } else { Standing::Dead(checksum) })
+        Ok(if fresh {
+            Standing::Live(decoded, checksum)
+        } else {
+            Standing::Dead(checksum.to_vec())
+        })
     }
 
     pub(super) async fn touch(

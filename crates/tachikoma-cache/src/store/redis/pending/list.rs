@@ -1,6 +1,7 @@
 //! The list itself: pure.
 
 use std::collections::{HashMap, HashSet};
+use std::task::Poll;
 
 use crate::glob::Glob;
 use crate::invalidation::{Group, How};
@@ -35,6 +36,8 @@ pub(in crate::store::redis) struct Claim {
     pub(super) ticket: u64,
     /// Its keys are as their caller wants them once it is confirmed: earlier patterns leave them.
     pub(super) spares: bool,
+    /// It sends again what was entered before: writes of its keys wait for it.
+    pub(super) again: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -109,7 +112,7 @@ impl Waiting {
     /// What was sent again has ended, one way or the other.
     fn ended(&mut self, claim: &Claim) {
         match &claim.work {
-            _ if claim.spares => {}
+            _ if !claim.again => {}
             Work::Keys(names) => {
                 for name in names {
                     if let Some(count) = self.sent_keys.get_mut(name) {
@@ -194,7 +197,7 @@ impl Pending {
         if crowded || self.len() > self.limit {
             self.give_up_details(namespace);
         }
-        Claim { namespace: namespace.clone(), work, ticket, spares: true }
+        Claim { namespace: namespace.clone(), work, ticket, spares: true, again: false }
     }
 
     fn give_up_details(&mut self, namespace: &Namespace) {
@@ -330,6 +333,24 @@ impl Pending {
         (!names.is_empty()).then(|| Claim::again(namespace, Work::Keys(names), ticket))
     }
 
+    /// The removal of this key, to be sent by the caller; nothing if none is pending. To be asked
+    /// for again while somebody else sends it.
+    pub(super) fn take_key(&mut self, namespace: &Namespace, name: &str) -> Poll<Option<Claim>> {
+        let ticket = self.ticket();
+        let Some(waiting) = self.namespaces.get_mut(namespace) else { return Poll::Ready(None) };
+        let sent = waiting.keys.get(name).is_some_and(|item| item.in_flight);
+        if sent || waiting.sent_keys.contains_key(name) {
+            return Poll::Pending;
+        }
+        if !waiting.covers(name) {
+            return Poll::Ready(None);
+        }
+        waiting.keys.insert(name.to_owned(), Item::new(ticket));
+        *waiting.sent_keys.entry(name.to_owned()).or_default() += 1;
+        let work = Work::Keys(vec![name.to_owned()]);
+        Poll::Ready(Some(Claim { spares: true, ..Claim::again(namespace, work, ticket) }))
+    }
+
     fn take_sweep(&mut self, namespace: &Namespace, round: u64) -> Option<Claim> {
         let ticket = self.ticket();
         let waiting = self.namespaces.get_mut(namespace)?;
@@ -391,6 +412,6 @@ impl Pending {
 
 impl Claim {
     fn again(namespace: &Namespace, work: Work, ticket: u64) -> Self {
-        Self { namespace: namespace.clone(), work, ticket, spares: false }
+        Self { namespace: namespace.clone(), work, ticket, spares: false, again: true }
     }
 }

@@ -1,5 +1,7 @@
 use std::collections::HashMap;
+use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use proptest::prelude::*;
 
 use super::list::MAX_GLOBS;
@@ -275,4 +277,38 @@ proptest! {
         }
         prop_assert_eq!(list.len(), 0);
     }
+}
+
+#[tokio::test]
+async fn a_pending_removal_is_sent_by_one_who_writes_and_waited_for_by_the_others() {
+    let (book, space) = (Book::default(), space());
+    book.defer(&space, matching("k*"));
+    let deadline = Deadline::after(Duration::from_secs(60));
+    let first = book.take_key(&space, "k1", deadline).await.unwrap();
+    assert_eq!(first.claim().unwrap().work, keys(&["k1"]));
+    let mut second = pin!(book.take_key(&space, "k1", deadline));
+    assert!(second.as_mut().now_or_never().is_none());
+    // What the sweep finds meanwhile is left to who sends it.
+    let found = book.take_found(&space, vec!["k1".to_owned(), "k2".to_owned()]);
+    assert_eq!(found.claim().unwrap().work, keys(&["k2"]));
+    first.confirm();
+    assert!(second.await.unwrap().claim().is_none());
+    assert!(!book.covers(&space, "k1"), "the pattern spares what is written now");
+    assert!(book.covers(&space, "k2"));
+}
+
+#[tokio::test]
+async fn a_removal_that_failed_is_sent_by_the_next_one_who_writes() {
+    let (book, space) = (Book::default(), space());
+    let own = book.enter(&space, keys(&["k"]));
+    let deadline = Deadline::after(Duration::from_secs(60));
+    let mut first = pin!(book.take_key(&space, "k", deadline));
+    assert!(first.as_mut().now_or_never().is_none(), "its caller is sending it");
+    drop(own);
+    let first = first.await.unwrap();
+    assert_eq!(first.claim().unwrap().work, keys(&["k"]));
+    drop(first);
+    let again = book.take_key(&space, "k", deadline).await.unwrap();
+    again.confirm();
+    assert!(book.is_idle());
 }
