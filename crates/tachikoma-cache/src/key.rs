@@ -119,12 +119,19 @@ impl<'a> Key<'a> {
                 format!("{} bytes; at most {MAX_KEY_BYTES} are allowed", name.len()),
             ));
         }
+        Ok(Self::found(namespace, name))
+    }
+
+    /// A key that a store has under this name, to remove it: it may be longer than a key can be,
+    /// because others may have written it.
+    pub(crate) fn found(namespace: &'a Namespace, name: impl Into<Cow<'a, str>>) -> Self {
+        let name = name.into();
         let mut hasher = HASHER.build_hasher();
         hasher.write(namespace.0.as_bytes());
         // A byte that no namespace has ends it, so that the two parts cannot shift.
         hasher.write_u8(0);
         hasher.write(name.as_bytes());
-        Ok(Self { namespace, hash: hasher.finish(), name })
+        Self { namespace, hash: hasher.finish(), name }
     }
 
     /// Its namespace.

@@ -179,8 +179,8 @@ impl Cache {
         let shared = self.shared();
         let mut removed = Removed::default();
         for chunk in names.chunks(PAGE) {
-            let keys = chunk.iter().map(|name| Key::new(self.namespace_ref(), name.as_str()));
-            let keys: Vec<_> = keys.collect::<Result<_, _>>()?;
+            let keys = chunk.iter().map(|name| Key::found(self.namespace_ref(), name.as_str()));
+            let keys: Vec<_> = keys.collect();
             removed = removed.and(shared.store.remove(&keys, &shared.cx()).await?);
         }
         Ok(removed)

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tachikoma_cache::entry::Entry;
 use tachikoma_cache::invalidation::How;
-use tachikoma_cache::store::{Peek, Store, Want, When, Written};
-use tachikoma_cache::{ErrorKind, Guarantee, TestClock};
+use tachikoma_cache::store::{Item, Peek, Store, Want, When, Written};
+use tachikoma_cache::{Cache, ErrorKind, Guarantee, TestClock};
 use tachikoma_testkit::{RedisServer, Resp};
 
 use crate::bench::{Client, MINUTE, config, ms, soon, text};
@@ -119,6 +119,25 @@ async fn one_of_many_stores_where_something_else_stands() {
         assert_eq!(stored, 1, "{command} {value}");
         assert!(c.get(&name).await.is_some());
     }
+}
+
+/// Others may have written names that are too long for a key.
+#[tokio::test]
+async fn a_name_that_is_too_long_is_skipped_and_goes_with_the_namespace() {
+    let server = RedisServer::start();
+    let c = Client::new(&server).await;
+    c.set("k", "v").await;
+    let long = format!("test:{{v{}}}", "x".repeat(5000));
+    server.command(&["SET", &long, "v"]);
+    let names = |items: Vec<Item>| items.into_iter().map(|item| item.name).collect::<Vec<_>>();
+    assert_eq!(names(c.scan("*", Want::Entries).await), ["k"]);
+    assert_eq!(names(c.scan("*", Want::Live).await), ["k"]);
+    let (clock, space) = (Arc::clone(&c.clock), c.space.as_str());
+    let cache = Cache::on(Arc::new(c.store)).clock(clock).namespace(space);
+    let cache = cache.store_timeout(ms(5000)).build().unwrap();
+    assert_eq!(cache.entries().count_tagged("t").await.unwrap(), 0);
+    assert_eq!(cache.clear().await.unwrap().redis, Some(1));
+    assert_eq!(server.command(&["EXISTS", &long]).integer(), 0);
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use super::layout;
 use super::link::Connection;
 use super::write::{HEAD_BYTES, readable};
 use crate::clock::{Deadline, Time};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::glob::Glob;
 use crate::invalidation::{Marks, Validity};
 use crate::key::{Key, Namespace};
@@ -46,12 +46,12 @@ impl Shared {
                 self.live(&connection, space, names.collect(), cx.now, deadline).await?
             }
             Want::Entries => {
-                let keys = names
+                // What somebody else called by a name that is too long is no entry.
+                let keys: Vec<Key<'_>> = names
                     .iter()
                     .filter(|name| !self.book.covers(space, name))
-                    .map(|name| Key::new(space, name.as_str()))
-                    .collect::<Result<Vec<_>, _>>()
-                    .map_err(|_| Error::new(ErrorKind::Undecodable, "a key is too long"))?;
+                    .filter_map(|name| Key::new(space, name.as_str()).ok())
+                    .collect();
                 let keys: Vec<&Key<'_>> = keys.iter().collect();
                 if keys.is_empty() {
                     Vec::new()
