@@ -347,6 +347,12 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         cx: &'a Cx,
     ) -> Op<'a, Page>;
 
+    /// Whether a scan for [`Want::Names`] may miss a key whose load was under way when it began and
+    /// stored since: then a second scan after it finds the entry. Default: it misses none.
+    fn scan_may_miss(&self) -> bool {
+        false
+    }
+
     /// Writes what it holds to its snapshot file; how many entries. Not bounded by a deadline: it
     /// takes as long as the disk does.
     ///

@@ -162,17 +162,17 @@ impl Cache {
         let namespace = self.namespace_ref();
         // Their leases end, although they have no entry that the scan would find.
         let mut removed = self.remove_names(loading).await?;
-        let mut at = Cursor::START;
-        loop {
-            let cx = shared.cx();
-            let page = shared.store.scan(namespace, at, glob, Want::Names, PAGE, &cx).await?;
-            let names = page.items.into_iter().map(|item| item.name).collect();
-            removed = removed.and(self.remove_names(names).await?);
-            match page.next {
-                Some(next) => at = next,
-                None => return Ok(removed),
+        for _ in 0..if shared.store.scan_may_miss() { 2 } else { 1 } {
+            let mut at = Some(Cursor::START);
+            while let Some(from) = at {
+                let cx = shared.cx();
+                let page = shared.store.scan(namespace, from, glob, Want::Names, PAGE, &cx).await?;
+                let names = page.items.into_iter().map(|item| item.name).collect();
+                removed = removed.and(self.remove_names(names).await?);
+                at = page.next;
             }
         }
+        Ok(removed)
     }
 
     async fn remove_names(&self, names: Vec<String>) -> Result<Removed, Error> {

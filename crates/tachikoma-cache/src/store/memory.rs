@@ -286,6 +286,11 @@ impl MemoryStore {
         now: Time,
     ) -> Page {
         let mut page = Page { items: Vec::new(), next: Some(at) };
+        if at == Cursor::START && want == Want::Names {
+            // Before the entries: what is stored under a lease may come to where the scan has been.
+            let names = self.leases.matching(namespace, glob);
+            page.items.extend(names.into_iter().map(|name| Item { name, entry: None }));
+        }
         for _ in 0..PAGE_WALKS {
             let Some(at) = page.next else { break };
             let mut candidates = Vec::new();
@@ -313,10 +318,6 @@ impl MemoryStore {
             if page.items.len() >= limit {
                 break;
             }
-        }
-        if page.next.is_none() && want == Want::Names {
-            let names = self.leases.matching(namespace, glob);
-            page.items.extend(names.into_iter().map(|name| Item { name, entry: None }));
         }
         page
     }

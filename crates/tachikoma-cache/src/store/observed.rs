@@ -244,6 +244,10 @@ impl Store for Observed {
         self.inner.scan(namespace, at, glob, want, limit, cx)
     }
 
+    fn scan_may_miss(&self) -> bool {
+        self.inner.scan_may_miss()
+    }
+
     fn save_snapshot(&self) -> Op<'_, u64> {
         self.inner.save_snapshot()
     }

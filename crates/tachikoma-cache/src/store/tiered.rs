@@ -278,6 +278,10 @@ impl Store for TieredStore {
         self.redis.scan(namespace, at, glob, want, limit, cx)
     }
 
+    fn scan_may_miss(&self) -> bool {
+        self.redis.scan_may_miss()
+    }
+
     fn groups(&self) -> &dyn Groups {
         self.redis.groups()
     }

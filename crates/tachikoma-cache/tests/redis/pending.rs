@@ -8,8 +8,8 @@ use std::task::Poll;
 use tachikoma_cache::glob::Glob;
 use tachikoma_cache::invalidation::How;
 use tachikoma_cache::store::redis::RedisConfig;
-use tachikoma_cache::store::{Store, Want, When, Written};
-use tachikoma_cache::{ErrorKind, Guarantee, Namespace, SystemClock};
+use tachikoma_cache::store::{Lease, Store, Want, When, Written};
+use tachikoma_cache::{Cache, ErrorKind, Guarantee, Namespace, SystemClock};
 use tachikoma_testkit::{Fault, FaultProxy, RedisServer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -439,4 +439,61 @@ async fn one_of_many_stores_what_is_absent_while_a_pattern_is_pending() {
         server.command(&["ACL", "SETUSER", "default", "+scan"]);
     })
     .await;
+}
+
+/// Another process's loads of 400 keys, that began when there were 20,000 others. They store bit by
+/// bit while those are removed, so that each finds the scan somewhere else.
+struct Loads {
+    client: Client,
+    leases: Vec<(String, Lease)>,
+}
+
+impl Loads {
+    async fn begin(server: &RedisServer) -> Self {
+        let client = Client::new(server).await;
+        let script = "for i = 1, 20000 do redis.call('SET', 'test:{vx' .. i .. '}', 'v') end";
+        server.command(&["EVAL", script, "0"]);
+        let mut leases = Vec::new();
+        for i in 0..400 {
+            let name = format!("load {i}");
+            let lease = Client::lead(client.begin(&name).await.unwrap());
+            leases.push((name, lease));
+        }
+        Self { client, leases }
+    }
+
+    /// Once nothing is being removed any more, nothing of them is left.
+    async fn store_while(self, is_removing: impl Fn() -> bool) {
+        for part in self.leases.chunks(4) {
+            if is_removing() {
+                for (name, lease) in part {
+                    self.client.fill(name, "old", lease).await;
+                }
+            }
+        }
+        soon("removed", ms(20_000), async || !is_removing()).await;
+        for (name, _) in &self.leases {
+            assert_eq!(self.client.get(name).await, None, "{name}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_that_is_loaded_during_a_sweep_outlives_it() {
+    let Setup { server, proxy: _proxy, c } = setup().await;
+    let loads = Loads::begin(&server).await;
+    c.store.defer_pattern(&c.space, &Glob::everything()).unwrap();
+    loads.store_while(|| c.store.stats().pending > 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_that_is_loaded_during_a_clear_outlives_it() {
+    let server = RedisServer::start();
+    let c = Client::new(&server).await;
+    let loads = Loads::begin(&server).await;
+    let cache = Cache::on(Arc::new(c.store)).namespace(c.space.as_str());
+    let cache = cache.store_timeout(ms(5000)).build().unwrap();
+    let clear = tokio::spawn(async move { cache.clear().await });
+    loads.store_while(|| !clear.is_finished()).await;
+    clear.await.unwrap().unwrap();
 }

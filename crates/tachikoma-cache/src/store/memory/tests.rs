@@ -202,3 +202,31 @@ async fn a_scan_for_names_finds_keys_that_only_have_a_load_under_way() {
     store.abandon(&key, lease);
     assert!(names(Want::Names).await.is_empty());
 }
+
+/// A load stores while a removal of everything goes on, in a place where that has been already.
+#[test]
+fn what_was_loaded_before_a_removal_of_everything_is_not_left_by_it() {
+    let store = store(10_000);
+    let ns = Namespace::default();
+    for i in 0..2000 {
+        let key = Key::new(&ns, i.to_string()).unwrap();
+        store.write_one(&key, entry(0), When::Always, Time::EPOCH).unwrap();
+    }
+    let loading: Vec<_> = (0..200).map(|i| Key::new(&ns, format!("load {i}")).unwrap()).collect();
+    let mut loads: Vec<_> = loading.iter().map(|key| (key, lead(&store, key))).collect();
+    let (glob, mut at) = (Glob::everything(), Some(Cursor::START));
+    while let Some(from) = at {
+        let page = store.page(&ns, from, &glob, Want::Names, 100, Time::EPOCH);
+        for item in &page.items {
+            store.remove_one(&Key::new(&ns, item.name.as_str()).unwrap(), Time::EPOCH);
+        }
+        at = page.next;
+        for (key, lease) in loads.drain(..loads.len().min(20)) {
+            store.write_one(key, entry(1), When::Leased(&lease), Time::EPOCH).unwrap();
+        }
+    }
+    assert!(loads.is_empty(), "they are stored meanwhile");
+    for key in &loading {
+        assert!(store.find(key, Time::EPOCH).is_none(), "{key:?}");
+    }
+}

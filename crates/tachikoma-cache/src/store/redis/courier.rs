@@ -202,6 +202,9 @@ async fn unlink(
 }
 
 /// Removes the keys that match, but for those that were written since the pattern was entered.
+///
+/// Twice: a load that was under way may have ended its lease before the first scan came to it, and
+/// set its entry where that had been. What began later read its source later.
 async fn sweep(
     link: &Link,
     connection: &Connection,
@@ -210,21 +213,24 @@ async fn sweep(
     glob: &Glob,
 ) -> Result<(), Fault> {
     link.whole()?;
-    let mut cursor = 0;
-    loop {
-        let deadline = Deadline::after(BATCH_WITHIN);
-        let (next, found) =
-            scan(link, connection, space, cursor, glob, SCAN_COUNT, deadline).await?;
-        let sending = book.take_found(space, found);
-        if let Some(Claim { work: Work::Keys(names), .. }) = sending.claim() {
-            unlink(link, connection, space, names, deadline).await?;
+    for _ in 0..2 {
+        let mut cursor = 0;
+        loop {
+            let deadline = Deadline::after(BATCH_WITHIN);
+            let (next, found) =
+                scan(link, connection, space, cursor, glob, SCAN_COUNT, deadline).await?;
+            let sending = book.take_found(space, found);
+            if let Some(Claim { work: Work::Keys(names), .. }) = sending.claim() {
+                unlink(link, connection, space, names, deadline).await?;
+            }
+            sending.confirm();
+            if next == 0 {
+                break;
+            }
+            cursor = next;
         }
-        sending.confirm();
-        if next == 0 {
-            return Ok(());
-        }
-        cursor = next;
     }
+    Ok(())
 }
 
 /// One step of a scan: where to go on (0: the end), and the keys that match, each once.
