@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::CacheBuilder;
 use crate::error::{Error, ErrorKind};
@@ -18,7 +18,9 @@ use crate::units::parse_duration;
 pub struct CacheConfig {
     /// `memory`, or the URL of a Redis or Valkey server: `redis://user:password@host:6379/0`,
     /// `rediss://…` (TLS), `unix:///path/to/socket`. Default: `memory`. Its query may hold the
-    /// settings below: `redis://host/0?namespace=shop&default_ttl=60s`.
+    /// settings below: `redis://host/0?namespace=shop&default_ttl=60s`. It is serialised without
+    /// its login: `redis://***@host/0`.
+    #[serde(serialize_with = "without_login")]
     pub url: Option<String>,
     /// The namespace of the keys. Default: `tachikoma`.
     pub namespace: Option<String>,
@@ -122,6 +124,27 @@ impl std::fmt::Debug for CacheConfig {
             .field("compression", &self.compression)
             .field("compress_above", &self.compress_above)
             .finish_non_exhaustive()
+    }
+}
+
+#[expect(clippy::ref_option, reason = "serde calls it so")]
+fn without_login<S: Serializer>(url: &Option<String>, serializer: S) -> Result<S::Ok, S::Error> {
+    url.as_deref().map(shown).serialize(serializer)
+}
+
+/// A URL without user and password. It may be a wrong one, so all before the last `@` goes, and
+/// all of a query that a socket's login may stand in.
+fn shown(url: &str) -> String {
+    let (scheme, rest) = match url.split_once("://") {
+        Some((scheme, rest)) => (format!("{scheme}://"), rest),
+        None => (String::new(), url),
+    };
+    let rest = rest.rsplit_once('@').map_or(rest.to_owned(), |(_, place)| format!("***@{place}"));
+    match rest.split_once('?') {
+        Some((place, query)) if query.contains("pass=") || query.contains('%') => {
+            format!("{scheme}{place}?***")
+        }
+        _ => scheme + &rest,
     }
 }
 

@@ -45,6 +45,29 @@ fn debug_shows_no_password() {
     }
 }
 
+#[test]
+fn what_is_serialised_of_a_configuration_shows_no_password() {
+    for (url, expected) in [
+        (format!("redis://user:{SENTINEL}@host:6379/0?timeout=1s"), "redis://***@host:6379/0"),
+        (format!("redis://:{SENTINEL}/x@y@host/0"), "redis://***@host/0"),
+        (format!("user:{SENTINEL}@host"), "***@host"),
+        (format!("unix:///r.sock?user=me&pass={SENTINEL}"), "unix:///r.sock?***"),
+        (format!("unix:///r.sock?p%61ss={SENTINEL}"), "unix:///r.sock?***"),
+        ("redis://host/0?namespace=shop".to_owned(), "redis://host/0?namespace=shop"),
+        ("memory".to_owned(), "memory"),
+    ] {
+        let config = CacheConfig {
+            url: Some(url),
+            sign_key: Some(SENTINEL.to_owned()),
+            accept_key: Some(SENTINEL.to_owned()),
+            ..CacheConfig::default()
+        };
+        let json = serde_json::to_string(&config).unwrap();
+        check("a serialised configuration", &json);
+        assert!(json.contains(expected), "{json}");
+    }
+}
+
 #[tokio::test]
 async fn errors_and_a_cache_that_is_away_show_no_password() {
     let server = RedisServer::builder().password("another-password").start();
