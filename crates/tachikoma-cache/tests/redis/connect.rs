@@ -1,6 +1,7 @@
 //! Ways to reach a server, and servers that do not want to be reached.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tachikoma_cache::store::Store;
 use tachikoma_cache::store::redis::{Credentials, RedisConfig, RedisStore};
@@ -268,4 +269,20 @@ async fn nothing_of_a_dropped_store_goes_on() {
     soon("closed", ms(2000), async || ours() == 0).await;
     pause(ms(700)).await;
     assert_eq!(ours(), 0, "it does not connect again");
+}
+
+#[tokio::test]
+async fn a_timeout_of_zero_or_of_more_than_a_day_is_refused() {
+    let server = RedisServer::start();
+    for bad in [Duration::ZERO, Duration::from_secs(86_401)] {
+        for (name, config) in [
+            ("connect_timeout is", config(&server).connect_timeout(bad)),
+            (": timeout is", config(&server).timeout(bad)),
+        ] {
+            let connect = RedisStore::connect(config, Arc::new(SystemClock::new()));
+            let error = connect.await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config, "{name} {bad:?}");
+            assert!(error.to_string().contains(name), "{error}");
+        }
+    }
 }

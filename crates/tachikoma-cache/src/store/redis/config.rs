@@ -30,6 +30,9 @@ const MIN_LEASE: Duration = Duration::from_millis(100);
 /// The longest lease.
 const MAX_LEASE: Duration = Duration::from_secs(3600);
 
+/// As that of a cache's `store_timeout`.
+const MAX_TIMEOUT: Duration = Duration::from_secs(86_400);
+
 /// The default of [`RedisConfig::max_value_bytes`].
 const DEFAULT_MAX_VALUE_BYTES: usize = 64 << 20;
 
@@ -124,7 +127,8 @@ impl RedisConfig {
         }
     }
 
-    /// How long an attempt to connect may take, with login. Default: 500 ms.
+    /// How long an attempt to connect may take, with login. Default: 500 ms. Allowed: more than
+    /// zero, at most a day.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
@@ -132,7 +136,7 @@ impl RedisConfig {
     }
 
     /// How long one operation waits for the server, if its own deadline is not earlier.
-    /// Default: 250 ms.
+    /// Default: 250 ms. Allowed: more than zero, at most a day.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
@@ -244,6 +248,15 @@ impl RedisConfig {
             let bytes = self.max_value_bytes;
             let detail = format!("max_value_bytes is {bytes}; allowed is 1 to {MAX_VALUE_BYTES}");
             return Err(Error::new(ErrorKind::Config, detail));
+        }
+        for (name, timeout) in
+            [("connect_timeout", self.connect_timeout), ("timeout", self.timeout)]
+        {
+            if timeout.is_zero() || timeout > MAX_TIMEOUT {
+                let detail =
+                    format!("{name} is {timeout:?}; allowed is more than zero, at most a day");
+                return Err(Error::new(ErrorKind::Config, detail));
+            }
         }
         if !(MIN_LEASE..=MAX_LEASE).contains(&self.lease) {
             let detail = format!("lease is {:?}; allowed is 100 ms to an hour", self.lease);
