@@ -230,22 +230,33 @@ impl GroupState {
     }
 }
 
-/// The counters of all namespaces of one process, for a store in its memory.
-#[derive(Debug, Default)]
-pub struct LocalGroups(RwLock<HashMap<Namespace, GroupState>>);
+/// The counters of all namespaces of one process, for a store in its memory. A namespace in which
+/// nothing was invalidated takes no room, so that there may be very many.
+#[derive(Debug)]
+pub struct LocalGroups {
+    epoch: u64,
+    states: RwLock<HashMap<Namespace, GroupState>>,
+}
+
+impl Default for LocalGroups {
+    fn default() -> Self {
+        Self { epoch: rand::random(), states: RwLock::default() }
+    }
+}
 
 impl LocalGroups {
     /// Where the counters of `namespace` stand.
     pub fn snapshot(&self, namespace: &Namespace) -> Snapshot {
-        if let Some(state) = self.0.read().unwrap_or_else(PoisonError::into_inner).get(namespace) {
-            return state.snapshot();
-        }
-        self.with(namespace, |state| state.snapshot())
+        let states = self.states.read().unwrap_or_else(PoisonError::into_inner);
+        let untouched = || GroupState::new(self.epoch).snapshot();
+        states.get(namespace).map_or_else(untouched, GroupState::snapshot)
     }
 
     /// See [`GroupState::invalidate`].
     pub fn invalidate(&self, namespace: &Namespace, groups: &[Group], how: How) {
-        self.with(namespace, |state| state.invalidate(groups, how));
+        let mut states = self.states.write().unwrap_or_else(PoisonError::into_inner);
+        let state = states.entry(namespace.clone()).or_insert_with(|| GroupState::new(self.epoch));
+        state.invalidate(groups, how);
     }
 
     /// See [`GroupState::check`]; free for an entry without marks.
@@ -253,15 +264,9 @@ impl LocalGroups {
         if marks.is_empty() {
             return Validity::Valid;
         }
-        let states = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        states.get(namespace).map_or(Validity::Invalid, |state| state.check(marks))
-    }
-
-    fn with<R>(&self, namespace: &Namespace, act: impl FnOnce(&mut GroupState) -> R) -> R {
-        let mut states = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let state =
-            states.entry(namespace.clone()).or_insert_with(|| GroupState::new(rand::random()));
-        act(state)
+        let states = self.states.read().unwrap_or_else(PoisonError::into_inner);
+        let untouched = || GroupState::new(self.epoch).check(marks);
+        states.get(namespace).map_or_else(untouched, |state| state.check(marks))
     }
 }
 
@@ -304,6 +309,25 @@ mod tests {
         let before = GroupState::new(7);
         let marks = Marks::new(&groups(&["a"]), before.snapshot());
         assert_eq!(GroupState::new(8).check(&marks), Validity::Invalid);
+    }
+
+    #[test]
+    fn a_namespace_is_remembered_once_something_is_invalidated_in_it() {
+        let local = LocalGroups::default();
+        let spaces: Vec<_> =
+            (0..100).map(|i| Namespace::new(&format!("tenant/{i}")).unwrap()).collect();
+        let marks = |space| Marks::new(&groups(&["a"]), local.snapshot(space));
+        let before: Vec<_> = spaces.iter().map(marks).collect();
+        assert!(local.states.read().unwrap().is_empty());
+        assert_eq!(local.check(&spaces[0], &before[0]), Validity::Valid);
+        local.invalidate(&spaces[0], &groups(&["a"]), How::Hard);
+        assert_eq!(local.states.read().unwrap().len(), 1);
+        assert_eq!(local.check(&spaces[0], &before[0]), Validity::Invalid);
+        assert_eq!(local.check(&spaces[0], &marks(&spaces[0])), Validity::Valid);
+        assert_eq!(local.check(&spaces[1], &before[1]), Validity::Valid);
+        // The counters of another run of the process.
+        let other = Marks::new(&groups(&["a"]), LocalGroups::default().snapshot(&spaces[1]));
+        assert_eq!(local.check(&spaces[1], &other), Validity::Invalid);
     }
 
     #[test]
