@@ -231,6 +231,13 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// shown only what is [stale](Guarantee::is_stale).
     fn peek(&self, key: &Key<'_>, now: Time, see: &mut dyn FnMut(&Entry, Guarantee)) -> Peek;
 
+    /// As [`peek`](Self::peek), for somebody who only looks: it is no use of the entry, so it keeps
+    /// it neither beyond its time to idle nor when room is made. Default: `peek`, which is right
+    /// for a store that keeps nothing by it.
+    fn look(&self, key: &Key<'_>, now: Time, see: &mut dyn FnMut(&Entry, Guarantee)) -> Peek {
+        self.peek(key, now, see)
+    }
+
     /// The entries of these keys, in their order.
     fn read<'a>(
         &'a self,
@@ -304,8 +311,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     }
 
     /// Begins a guard of these keys (all of one namespace): removes them as
-    /// [`remove`](Self::remove) does, and until the guard has ended gives no lease of them. It ends by itself after `life`,
-    /// for the case that its holder dies.
+    /// [`remove`](Self::remove) does, and until the guard has ended gives no lease of them. It ends
+    /// by itself after `life`, for the case that its holder dies.
     ///
     /// # Errors
     ///

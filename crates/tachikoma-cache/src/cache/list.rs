@@ -205,7 +205,7 @@ impl Cache {
         let mut found = None;
         // Described outside of the store's lock: weighing runs the type's own code.
         let mut see = |entry: &Entry, freshness| found = Some((entry.clone(), freshness));
-        if shared.peek(&key, &mut see).asks() {
+        if shared.store.look(&key, cx.now, &mut see).asks() {
             let entries = shared.store.read(std::slice::from_ref(&key), &cx).await;
             found = shared.counted(entries)?.pop().flatten();
         }

@@ -411,6 +411,15 @@ impl Store for MemoryStore {
         }
     }
 
+    fn look(&self, key: &Key<'_>, now: Time, see: &mut dyn FnMut(&Entry, Guarantee)) -> Peek {
+        let seen = self.engine.look(key, now, |entry| {
+            let guarantee = self.judge(key.namespace(), entry, now)?;
+            see(entry, guarantee);
+            Some(())
+        });
+        if seen.flatten().is_some() { Peek::Seen } else { Peek::Absent }
+    }
+
     fn read<'a>(
         &'a self,
         keys: &'a [Key<'a>],

@@ -48,7 +48,7 @@ impl Observed {
     pub(crate) fn size_now(&self, key: &Key<'_>, now: Time) -> Option<u64> {
         let mut bytes = None;
         let mut see = |entry: &Entry, _| bytes = entry.known_bytes().map(|bytes| bytes as u64);
-        match self.inner.peek(key, now, &mut see) {
+        match self.inner.look(key, now, &mut see) {
             Peek::Seen => bytes,
             Peek::Absent => Some(0),
             Peek::Ask | Peek::Away => None,
@@ -102,6 +102,10 @@ impl Store for Observed {
             top.used(key);
         }
         peek
+    }
+
+    fn look(&self, key: &Key<'_>, now: Time, see: &mut dyn FnMut(&Entry, Guarantee)) -> Peek {
+        self.inner.look(key, now, see)
     }
 
     fn read<'a>(

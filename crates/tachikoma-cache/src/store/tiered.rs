@@ -142,6 +142,13 @@ impl Store for TieredStore {
         if shown && self.redis.is_away() { Peek::Away } else { Peek::Ask }
     }
 
+    fn look(&self, key: &Key<'_>, now: Time, see: &mut dyn FnMut(&Entry, Guarantee)) -> Peek {
+        if self.redis.is_pending(key) || !self.near.floor.is_good(now) {
+            return Peek::Ask;
+        }
+        self.near.look(key, now, see)
+    }
+
     fn read<'a>(
         &'a self,
         keys: &'a [Key<'a>],

@@ -32,6 +32,22 @@ async fn a_read_lets_an_entry_stay_for_another_idle_time() {
     assert_eq!(cache.ttl("k").await.unwrap(), KeyTtl::NoKey);
 }
 
+/// People who look at a cache do not keep in it what no request asks for.
+#[tokio::test]
+async fn who_only_looks_keeps_nothing() {
+    let clock = TestClock::new();
+    let cache = Cache::memory().clock(Arc::new(clock.clone())).time_to_idle(ms(1000));
+    let cache = cache.track_top_keys(true).build().unwrap();
+    cache.set("k", 1_u32, ms(60_000)).await.unwrap();
+    clock.advance(ms(600));
+    assert_eq!(cache.top_keys(10).unwrap().by_bytes.len(), 1);
+    let info = cache.entry_info("k").await.unwrap().unwrap();
+    assert_eq!(info.gone_in, KeyTtl::Expires(ms(59_400)));
+    assert!(cache.top_keys(10).unwrap().by_hits.is_empty(), "nor does it count");
+    clock.advance(ms(400));
+    assert!(cache.get::<u32>("k").await.unwrap().is_none());
+}
+
 #[tokio::test]
 async fn no_read_keeps_an_entry_beyond_its_ttl() {
     let (cache, clock) = memory();

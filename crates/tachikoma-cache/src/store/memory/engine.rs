@@ -155,6 +155,14 @@ impl<V> Engine<V> {
         shard.stored(index).map(|stored| see(&stored.value))
     }
 
+    /// Shows the value of a live entry, under the lock, for somebody who only looks: neither its
+    /// expiry nor its rank changes.
+    pub(crate) fn look<R>(&self, key: &Key<'_>, now: Time, see: impl FnOnce(&V) -> R) -> Option<R> {
+        let shard = self.home(key).read();
+        let index = shard.find(key).filter(|index| !shard.is_expired(*index, now))?;
+        shard.stored(index).map(|stored| see(&stored.value))
+    }
+
     /// Stores a value if `when` holds for what is there, in one step with the storing. `when` may
     /// be asked more than once; the last answer counts.
     pub(crate) fn insert(

@@ -31,9 +31,27 @@ impl Near {
         now: Time,
         see: &mut dyn FnMut(&Entry, Guarantee),
     ) -> Peek {
+        self.show(see, |see| self.memory.peek(key, now, see))
+    }
+
+    /// The same for somebody who only looks.
+    pub(super) fn look(
+        &self,
+        key: &Key<'_>,
+        now: Time,
+        see: &mut dyn FnMut(&Entry, Guarantee),
+    ) -> Peek {
+        self.show(see, |see| self.memory.look(key, now, see))
+    }
+
+    fn show(
+        &self,
+        see: &mut dyn FnMut(&Entry, Guarantee),
+        ask: impl FnOnce(&mut dyn FnMut(&Entry, Guarantee)) -> Peek,
+    ) -> Peek {
         let mut peek = Peek::Ask;
         let within = Guarantee::Within(self.floor.freshness());
-        self.memory.peek(key, now, &mut |entry, guarantee| {
+        ask(&mut |entry, guarantee| {
             if guarantee.is_fresh() {
                 peek = Peek::Seen;
                 see(entry, within);
