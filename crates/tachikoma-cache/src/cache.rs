@@ -346,7 +346,8 @@ impl Cache {
         let key = self.key(key)?;
         let shared = self.shared();
         let cx = shared.cx();
-        let expiry = crate::expiry::expiry(ttl.into(), shared.options.ttl, cx.now)?;
+        let expiry = crate::expiry::expiry(ttl.into(), shared.options.ttl, cx.now);
+        let expiry = shared.counted(expiry)?;
         shared.counted(shared.store.touch(&key, expiry, &cx).await)
     }
 

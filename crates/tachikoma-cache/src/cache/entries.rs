@@ -169,8 +169,8 @@ impl Entries {
         let Some(right) = lease.lease else {
             return Ok(false);
         };
-        let tags = Group::tags(tags)?;
         let (shared, name) = (self.cache.shared(), lease.key.clone());
+        let tags = shared.counted(Group::tags(tags))?;
         let (key, cx, ops) = (self.cache.key(&name)?, shared.cx(), TypeOps::own::<V>());
         let marks =
             if tags.is_empty() { Marks::default() } else { Marks::new(&tags, right.groups) };
@@ -196,7 +196,7 @@ impl Entries {
         ttl: impl Into<Ttl>,
         tags: impl IntoIterator<Item = S>,
     ) -> Result<(), Error> {
-        let tags = Group::tags(tags)?;
+        let tags = self.cache.shared().counted(Group::tags(tags))?;
         let ops = TypeOps::own::<V>();
         self.cache.put(key, value, ops, ttl.into(), &tags, When::Always).await.map(|_| ())
     }

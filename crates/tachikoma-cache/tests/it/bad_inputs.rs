@@ -7,7 +7,9 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use tachikoma_cache::entry::Value;
 use tachikoma_cache::{Cache, Cacheable, Error, ErrorKind, Namespace, Pattern, Ttl};
 use tachikoma_testkit::RedisServer;
 use tokio::sync::Notify;
@@ -103,6 +105,25 @@ async fn is_unencodable<T: Cacheable>(cache: &Cache, make: impl Fn() -> T + Copy
     let loaded = soon(cache.get_or_load("value", move || async move { Ok::<T, ()>(make()) })).await;
     assert!(loaded.is_ok());
     assert!(!soon(cache.exists("value")).await.unwrap());
+}
+
+/// An object with a binary form of its own.
+struct Text;
+
+impl Value for Text {
+    const TYPE: &'static str = "text";
+
+    fn encode(&self) -> Result<Bytes, Error> {
+        Ok(Bytes::from_static(b"text"))
+    }
+
+    fn decode(_: &Bytes) -> Result<Self, Error> {
+        Ok(Self)
+    }
+
+    fn weight(&self) -> usize {
+        4
+    }
 }
 
 laws! {
@@ -220,6 +241,17 @@ laws! {
             assert!(!b.cache.exists("k").await.unwrap(), "{tag:?}");
             assert!(b.cache.exists("other").await.unwrap(), "{tag:?}");
         }
+    }
+
+    async fn each_refusal_is_counted_as_an_error(b) {
+        let entries = b.cache.entries();
+        soon(b.cache.set("k", 1_u8, MINUTE)).await.unwrap();
+        let before = b.cache.stats().errors.total();
+        soon(b.cache.touch("k", Duration::ZERO)).await.unwrap_err();
+        soon(entries.put("k", Arc::new(Text), MINUTE, [""])).await.unwrap_err();
+        let lease = soon(entries.begin("other")).await.unwrap();
+        soon(entries.fill(lease, Arc::new(Text), MINUTE, [""])).await.unwrap_err();
+        assert_eq!(b.cache.stats().errors.total() - before, 3);
     }
 
     async fn patterns_and_pages_that_are_not_allowed_are_named(b) {
