@@ -9,7 +9,6 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 
 use super::Cache;
-use super::many::MANY;
 use crate::clock::Clock;
 use crate::codec::{TypeOps, own_object};
 use crate::entry::{Entry, Object, Value};
@@ -18,6 +17,7 @@ use crate::expiry::Ttl;
 use crate::glob::Glob;
 use crate::invalidation::{Group, Marks};
 use crate::key::Key;
+use crate::load::batch::AT_ONCE;
 use crate::pattern::Pattern;
 use crate::store::{Cursor, Guarantee, Item, Lease, Page, Removed, Want, When, Written};
 
@@ -108,7 +108,7 @@ impl Entries {
         let shared = self.cache.shared();
         let keys = self.cache.keys_of(keys)?;
         let mut found = Vec::with_capacity(keys.len());
-        for chunk in keys.chunks(MANY) {
+        for chunk in keys.chunks(AT_ONCE) {
             let entries = shared.counted(shared.store.read(chunk, &shared.cx()).await)?;
             found.extend(chunk.iter().zip(entries).map(|(key, entry)| {
                 entry.and_then(|(entry, guarantee)| self.decoded(key, &entry, guarantee))

@@ -14,13 +14,13 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use super::Cache;
-use super::many::MANY;
 use crate::codec::{Cacheable, TypeOps};
 use crate::entry::{Entry, Object};
 use crate::error::{Error, ErrorKind};
 use crate::expiry::Ttl;
 use crate::invalidation::{Group, Marks, Snapshot};
 use crate::key::Key;
+use crate::load::batch::AT_ONCE;
 use crate::store::{Guard, Written};
 
 /// The default of [`BeginGuard::at_most`].
@@ -60,8 +60,8 @@ impl<'a> IntoFuture for BeginGuard<'a> {
 async fn begin(cache: &Cache, mut names: Vec<String>, life: Duration) -> Result<WriteGuard, Error> {
     names.sort_unstable();
     names.dedup();
-    if !(1..=MANY).contains(&names.len()) {
-        let text = format!("a guard of {} keys; allowed are 1 to {MANY}", names.len());
+    if !(1..=AT_ONCE).contains(&names.len()) {
+        let text = format!("a guard of {} keys; allowed are 1 to {AT_ONCE}", names.len());
         return Err(Error::new(ErrorKind::InvalidKey, text));
     }
     if !LIVES.contains(&life) {

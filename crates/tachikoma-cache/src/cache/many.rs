@@ -1,7 +1,7 @@
 //! Several keys in one call: `get_many`, `set_many`, `delete_many`.
 //!
 //! Decides how a list is divided and what one bad item does to the others. A server is asked once
-//! for each [`MANY`] keys, so that neither it nor its other clients wait for one huge command.
+//! for each [`AT_ONCE`] keys, so that neither it nor its other clients wait for one huge command.
 
 use std::future::IntoFuture;
 use std::sync::Arc;
@@ -16,10 +16,8 @@ use crate::error::{BatchError, Error, ErrorKind};
 use crate::expiry::{Life, Ttl};
 use crate::invalidation::{Group, Marks};
 use crate::key::Key;
+use crate::load::batch::AT_ONCE;
 use crate::store::{Cx, Removed, When, Write, Written};
-
-/// So many keys go to the store at once.
-pub(super) const MANY: usize = 1000;
 
 /// Values to store; `.await` it. Made by [`Cache::set_many`].
 #[must_use = "it does nothing until it is awaited"]
@@ -77,7 +75,7 @@ impl Cache {
             hits.push(hit);
         }
         let mut failure = None;
-        for chunk in asked.chunks(MANY) {
+        for chunk in asked.chunks(AT_ONCE) {
             let wanted: Vec<_> = chunk.iter().map(|(_, key)| (*key).clone()).collect();
             let found = match &failure {
                 None => shared.store.read(&wanted, &shared.cx()).await,
@@ -166,7 +164,7 @@ impl Cache {
         let mut failure: Option<Error> = None;
         let shared = self.shared();
         shared.flights.detach_all(&keys);
-        for chunk in keys.chunks(MANY) {
+        for chunk in keys.chunks(AT_ONCE) {
             let cx = match &failure {
                 // A store that is away is told of the rest, so that it can keep it, but not waited
                 // for again.
@@ -199,7 +197,7 @@ impl Cache {
             Ok(marks) => {
                 let mut stopped = None;
                 while stopped.is_none() {
-                    let chunk: Vec<_> = items.by_ref().take(MANY).collect();
+                    let chunk: Vec<_> = items.by_ref().take(AT_ONCE).collect();
                     if chunk.is_empty() {
                         break;
                     }
