@@ -45,7 +45,9 @@ const FRESHNESS: std::ops::RangeInclusive<Duration> =
 pub struct TierConfig {
     /// The most copies. Default: 100,000.
     pub max_entries: u64,
-    /// The most bytes that they take, with keys and bookkeeping. Default: 64 MiB.
+    /// The most bytes that they take, with keys and bookkeeping. Each counts twice its bytes, for
+    /// these and for the value that is made of them: an estimate, because what that takes is not
+    /// measured. Default: 64 MiB.
     pub max_bytes: u64,
     /// How long after an invalidation has ended, by whomever, a copy may still be shown; mostly it
     /// is milliseconds. It is the same in all processes that share a server. Default: 1 s; allowed
