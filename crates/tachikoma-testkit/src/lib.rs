@@ -14,6 +14,7 @@ mod fault;
 #[cfg(doctest)]
 mod guide;
 mod nginx;
+mod pace;
 mod port;
 mod process;
 mod redis;
@@ -23,6 +24,7 @@ mod stopwatch;
 
 pub use fault::{Fault, FaultProxy};
 pub use nginx::NginxServer;
+pub use pace::{allowed, pace};
 pub use port::free_port;
 pub use process::wait_until;
 pub use redis::{RedisBuilder, RedisServer};

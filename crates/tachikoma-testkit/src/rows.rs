@@ -10,6 +10,8 @@ use std::fs::File;
 use std::io::Write;
 use std::time::Duration;
 
+use crate::allowed;
+
 /// Names the file to which rows are appended, one JSON object in each line. `cargo xtask faults`
 /// sets it; without it rows are only printed.
 pub const FAULT_ROWS: &str = "TACHIKOMA_FAULT_ROWS";
@@ -47,8 +49,9 @@ impl FaultRow {
         Self { row: row.to_owned(), fault: fault.to_owned(), cells: Vec::new() }
     }
 
-    /// A cell whose bar is a time.
+    /// A cell whose bar is a time, [and more](allowed) while the machine is busy.
     pub fn at_most(&mut self, operation: &str, bar: Duration, took: Duration) {
+        let bar = allowed(bar, took);
         let shown = if took < Duration::from_millis(10) {
             format!("{:.2} ms", took.as_secs_f64() * 1000.0)
         } else {

@@ -4,6 +4,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::allowed;
+
 /// Real time since [`start`](Self::start), for checks such as "no read takes longer than 300 ms".
 #[derive(Debug, Clone, Copy)]
 pub struct Stopwatch(Instant);
@@ -20,5 +22,18 @@ impl Stopwatch {
     #[must_use]
     pub fn elapsed(&self) -> Duration {
         self.0.elapsed()
+    }
+
+    /// Says how long it took, and that it was not more than `bar` [allows](allowed).
+    ///
+    /// # Panics
+    ///
+    /// If it took longer.
+    #[track_caller]
+    pub fn within(&self, bar: Duration) -> Duration {
+        let took = self.elapsed();
+        let most = allowed(bar, took);
+        assert!(took <= most, "{took:?}, and at most {most:?} is allowed (quiet: {bar:?})");
+        took
     }
 }

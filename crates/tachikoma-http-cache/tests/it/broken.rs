@@ -1,6 +1,13 @@
 //! Origins that break off, over real connections: nobody gets a clean end, and nothing is stored.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -38,22 +45,51 @@ enum Break {
 
 const SENT: &str = "this is the beginning of";
 
-/// Long enough for every reader to have begun.
-async fn a_moment() {
-    let _ = tokio::time::timeout(Duration::from_millis(150), std::future::pending::<()>()).await;
+async fn pause(millis: u64) {
+    let _ = tokio::time::timeout(Duration::from_millis(millis), std::future::pending::<()>()).await;
 }
 
-async fn say<T: AsyncRead + AsyncWrite + Unpin>(mut stream: T, framing: &str, body: &str) {
+/// The readers that have not begun: an origin breaks off when there is none.
+#[derive(Default)]
+struct Readers(AtomicUsize);
+
+impl Readers {
+    fn expect(&self, count: usize) {
+        self.0.store(count, SeqCst);
+    }
+
+    /// Its answer has come, its body has not.
+    fn one_began(&self) {
+        self.0.fetch_sub(1, SeqCst);
+    }
+
+    /// Until all have begun; or for thirty seconds, in which even a starved machine is so far.
+    async fn all_began(&self) {
+        for _ in 0..3_000 {
+            if self.0.load(SeqCst) == 0 {
+                break;
+            }
+            pause(10).await;
+        }
+    }
+}
+
+async fn say<T: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: T,
+    framing: &str,
+    body: &str,
+    readers: &Readers,
+) {
     let mut head = [0; 4_096];
     let _ = stream.read(&mut head).await;
     let head = format!("HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\n{framing}\r\n{body}");
     let _ = stream.write_all(head.as_bytes()).await;
     let _ = stream.flush().await;
-    a_moment().await;
+    readers.all_began().await;
 }
 
 /// A body that begins and is then reset.
-struct Reset(u8);
+struct Reset(u8, Arc<Readers>);
 
 impl http_body::Body for Reset {
     type Data = Bytes;
@@ -67,9 +103,9 @@ impl http_body::Body for Reset {
         match self.0 {
             1 => std::task::Poll::Ready(Some(Ok(Frame::data(SENT.into())))),
             2 => {
-                let waker = cx.waker().clone();
+                let (waker, readers) = (cx.waker().clone(), Arc::clone(&self.1));
                 tokio::spawn(async move {
-                    a_moment().await;
+                    readers.all_began().await;
                     waker.wake();
                 });
                 std::task::Poll::Pending
@@ -104,17 +140,18 @@ fn certificate() -> Certificate {
     Certificate { server: Arc::new(server), client: Arc::new(client) }
 }
 
-async fn serve(how: Break, stream: TcpStream, certificate: &Certificate) {
+async fn serve(how: Break, stream: TcpStream, certificate: &Certificate, readers: &Arc<Readers>) {
     match how {
-        Break::Length => say(stream, "Content-Length: 1000\r\n", SENT).await,
+        Break::Length => say(stream, "Content-Length: 1000\r\n", SENT, readers).await,
         Break::Chunks => {
             let chunk = format!("{:x}\r\n{SENT}\r\n", SENT.len());
-            say(stream, "Transfer-Encoding: chunked\r\n", &chunk).await;
+            say(stream, "Transfer-Encoding: chunked\r\n", &chunk, readers).await;
         }
         Break::Stream => {
-            let answer = hyper::service::service_fn(|_| async {
+            let answer = hyper::service::service_fn(|_| {
+                let body = Reset(0, Arc::clone(readers));
                 let answer = Response::builder().header("cache-control", "max-age=60");
-                Ok::<_, Infallible>(answer.body(Reset(0)).unwrap())
+                std::future::ready(Ok::<_, Infallible>(answer.body(body).unwrap()))
             });
             let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
             let _ = server.serve_connection(TokioIo::new(stream), answer).await;
@@ -122,7 +159,8 @@ async fn serve(how: Break, stream: TcpStream, certificate: &Certificate) {
         Break::Tls => {
             let acceptor = TlsAcceptor::from(Arc::clone(&certificate.server));
             // Dropped without a shutdown, it says no farewell.
-            say(acceptor.accept(stream).await.unwrap(), "Connection: close\r\n", SENT).await;
+            let stream = acceptor.accept(stream).await.unwrap();
+            say(stream, "Connection: close\r\n", SENT, readers).await;
         }
     }
 }
@@ -146,8 +184,7 @@ async fn ask(
             let answer = sender.send_request(Request::from_parts(parts, body)).await?;
             // The connection lives as long as somebody may ask.
             tokio::spawn(async move {
-                a_moment().await;
-                a_moment().await;
+                pause(300).await;
                 drop(sender);
             });
             answer
@@ -176,26 +213,32 @@ async fn however_an_origin_breaks_off_no_reader_gets_a_clean_end_and_nothing_is_
     for how in [Break::Length, Break::Chunks, Break::Stream, Break::Tls] {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let origin = listener.local_addr().unwrap();
-        let served = Arc::clone(&certificate);
+        let readers = Arc::new(Readers::default());
+        let (served, awaited) = (Arc::clone(&certificate), Arc::clone(&readers));
         let server = tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                let served = Arc::clone(&served);
-                tokio::spawn(async move { serve(how, stream, &served).await });
+                let (served, awaited) = (Arc::clone(&served), Arc::clone(&awaited));
+                tokio::spawn(async move { serve(how, stream, &served, &awaited).await });
             }
         });
-        for readers in [1, 50] {
+        for count in [1, 50] {
+            readers.expect(count);
             let asked = Arc::clone(&certificate);
             let forward = service_fn(move |request| ask(how, origin, Arc::clone(&asked), request));
             let layer = HttpCacheLayer::new(Cache::memory().build().unwrap());
             let (cache, service) = (layer.handle(), layer.layer(forward));
-            let answers = join_all((0..readers).map(|_| {
+            let answers = join_all((0..count).map(|_| {
                 let asked = service.clone().oneshot(request("GET", "/", &[]));
-                async { read(asked.await.unwrap().map(Body::new)).await }
+                async {
+                    let answer = asked.await.unwrap();
+                    readers.one_began();
+                    read(answer.map(Body::new)).await
+                }
             }))
             .await;
             let clean = answers.iter().filter(|answer| answer.body.is_ok()).count();
-            assert_eq!(clean, 0, "{how:?}: clean ends among {readers}");
+            assert_eq!(clean, 0, "{how:?}: clean ends among {count}");
             assert!(answers.iter().all(|answer| answer.status == 200));
             assert_eq!(cache.stats().stored, 0, "{how:?}: stored");
         }
@@ -209,10 +252,12 @@ async fn the_beginning_of_a_broken_response_is_passed_on() {
     let certificate = Arc::new(certificate());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let origin = listener.local_addr().unwrap();
-    let served = Arc::clone(&certificate);
+    let readers = Arc::new(Readers::default());
+    readers.expect(1);
+    let (served, awaited) = (Arc::clone(&certificate), Arc::clone(&readers));
     tokio::spawn(async move {
         let (stream, _) = listener.accept().await.unwrap();
-        serve(Break::Length, stream, &served).await;
+        serve(Break::Length, stream, &served, &awaited).await;
     });
     let forward =
         service_fn(move |request| ask(Break::Length, origin, Arc::clone(&certificate), request));
@@ -221,6 +266,7 @@ async fn the_beginning_of_a_broken_response_is_passed_on() {
     let mut body = Body::new(answer.into_body());
     let frame = body.frame().await.unwrap().unwrap();
     assert_eq!(frame.into_data().unwrap(), SENT);
+    readers.one_began();
     assert!(body.frame().await.unwrap().is_err());
 }
 
@@ -231,12 +277,13 @@ async fn a_cache_in_front_of_a_cache_stores_no_part_of_what_broke_off() {
     for how in [Break::Length, Break::Chunks, Break::Stream] {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let origin = listener.local_addr().unwrap();
-        let served = Arc::clone(&certificate);
+        let readers = Arc::new(Readers::default());
+        let (served, awaited) = (Arc::clone(&certificate), Arc::clone(&readers));
         let server = tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                let served = Arc::clone(&served);
-                tokio::spawn(async move { serve(how, stream, &served).await });
+                let (served, awaited) = (Arc::clone(&served), Arc::clone(&awaited));
+                tokio::spawn(async move { serve(how, stream, &served, &awaited).await });
             }
         });
         let asked = Arc::clone(&certificate);
@@ -244,9 +291,14 @@ async fn a_cache_in_front_of_a_cache_stores_no_part_of_what_broke_off() {
         let far = HttpCacheLayer::new(Cache::memory().build().unwrap());
         let near = HttpCacheLayer::new(Cache::memory().build().unwrap());
         let (tiers, service) = ([far.handle(), near.handle()], near.layer(far.layer(forward)));
+        readers.expect(10);
         let answers = join_all((0..10).map(|_| {
             let asked = service.clone().oneshot(request("GET", "/", &[]));
-            async { read(asked.await.unwrap().map(Body::new)).await }
+            async {
+                let answer = asked.await.unwrap();
+                readers.one_began();
+                read(answer.map(Body::new)).await
+            }
         }));
         assert!(answers.await.iter().all(|answer| answer.body.is_err()), "{how:?}: a clean end");
         assert!(tiers.iter().all(|tier| tier.stats().stored == 0), "{how:?}: stored");

@@ -10,24 +10,42 @@ use std::{
 
 use http::StatusCode;
 use tachikoma_cache::{
-    Cache, Clock, SystemClock, TestClock,
-    store::redis::{RedisConfig, RedisStore},
+    Cache, CacheBuilder, Clock, SystemClock, TestClock,
+    store::{
+        Store,
+        redis::{RedisConfig, RedisStore},
+    },
 };
 use tachikoma_http_cache::HttpCacheLayer;
-use tachikoma_testkit::{RedisServer, Resp};
+use tachikoma_testkit::{RedisServer, Resp, Stopwatch};
 use tower::Layer as _;
 
 use crate::{
-    collapse::{Slow, all, now},
+    collapse::{Slow, all},
     site::{Mode, Site, pause, request, response},
     sizes::{check_aborts, check_limit, check_sizes, sized},
 };
 
+/// With patience: what is tested is what is stored, not how fast a busy machine answers.
 async fn connect(redis: &RedisServer) -> Cache {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let patience = Duration::from_secs(10);
     let (config, _) = RedisConfig::from_url(&redis.url()).unwrap();
+    let config = config.timeout(patience).connect_timeout(patience).lease(6 * patience);
+    on(config, |cache| cache.store_timeout(patience)).await
+}
+
+/// With the settings that are shipped: for outages.
+async fn connect_as_shipped(redis: &RedisServer) -> Cache {
+    on(RedisConfig::from_url(&redis.url()).unwrap().0, |cache| cache).await
+}
+
+async fn on(
+    config: RedisConfig,
+    settings: impl FnOnce(CacheBuilder<Arc<dyn Store>>) -> CacheBuilder<Arc<dyn Store>>,
+) -> Cache {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let store = RedisStore::connect(config, Arc::clone(&clock)).await.unwrap();
-    Cache::on(Arc::new(store)).namespace("shop").clock(clock).build().unwrap()
+    settings(Cache::on(Arc::new(store)).namespace("shop").clock(clock)).build().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -191,7 +209,7 @@ async fn what_one_process_stored_in_redis_another_one_serves_and_invalidates() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_dies_hangs_or_comes_back_fails_no_request() {
     let mut redis = RedisServer::start();
-    let cache = connect(&redis).await;
+    let cache = connect_as_shipped(&redis).await;
     let site = Site::on(
         cache,
         TestClock::new(),
@@ -235,7 +253,7 @@ async fn a_store_that_dies_hangs_or_comes_back_fails_no_request() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_leaves_while_its_change_invalidates_leaves_nothing_old_behind() {
     let redis = RedisServer::start();
-    let cache = connect(&redis).await;
+    let cache = connect_as_shipped(&redis).await;
     let site = Site::on(
         cache,
         TestClock::new(),
@@ -258,7 +276,7 @@ async fn a_client_that_leaves_while_its_change_invalidates_leaves_nothing_old_be
             pause().await;
         }
     };
-    assert!(tokio::time::timeout(Duration::from_secs(5), old).await.is_ok(), "still the old one");
+    assert!(tokio::time::timeout(Duration::from_secs(20), old).await.is_ok(), "still the old one");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -267,16 +285,15 @@ async fn a_store_that_hangs_neither_holds_answers_up_nor_lets_the_origin_be_rush
     let calls = Arc::new(AtomicUsize::new(0));
     let headers = &[("cache-control", "max-age=60")];
     let inner = Slow { calls: Arc::clone(&calls), headers, is_ready: false };
-    let service = HttpCacheLayer::new(connect(&redis).await).layer(inner);
+    let service = HttpCacheLayer::new(connect_as_shipped(&redis).await).layer(inner);
     all(&service, 1).await;
     redis.stop();
     for round in 1..=3 {
-        let (before, started) = (calls.load(SeqCst), now());
+        let (before, started) = (calls.load(SeqCst), Stopwatch::start());
         let answers = all(&service, 100).await;
-        let took = started.elapsed();
-        assert!(answers.iter().all(|answer| answer.status == StatusCode::OK));
         // The origin takes 100 ms, and asking the store 250: it is asked only once.
-        assert!(took < Duration::from_millis(600), "round {round}: {took:?}");
+        started.within(Duration::from_millis(600));
+        assert!(answers.iter().all(|answer| answer.status == StatusCode::OK));
         let fetched = calls.load(SeqCst) - before;
         assert!(fetched <= 10, "round {round}: {fetched} fetches");
     }

@@ -23,7 +23,8 @@ fn a_missed_bar_fails_the_test_that_reports_it() {
         fill(&mut row);
         assert!(catch_unwind(|| row.report()).is_err());
     };
-    check(|row| row.at_most("get", Duration::from_millis(5), Duration::from_micros(5001)));
+    // An hour: no machine is busy enough to be excused. The edge is a test of the pace.
+    check(|row| row.at_most("get", Duration::from_millis(5), Duration::from_hours(1)));
     check(|row| row.count("errors", 0, 1));
     check(|row| row.holds("delete", "Pending", "Ok", false));
     check(|_| {});
