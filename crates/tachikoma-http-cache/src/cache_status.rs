@@ -118,6 +118,7 @@ mod tests {
         );
         check(Decision::bypass(Bypass::Method), "tachikoma;fwd=method;detail=method");
         check(forwarded(Forward::Partial, Some(Ok(()))), "tachikoma;fwd=partial;stored");
+        check(forwarded(Forward::Elsewhere, Some(Ok(()))), "tachikoma;fwd=miss;stored");
         let revalidated = Decision::Forwarded {
             why: Forward::Stale,
             status: Some(StatusCode::NOT_MODIFIED),

@@ -378,8 +378,7 @@ fn role(facts: &RequestFacts, why: Forward, stored: Option<&Stored>) -> Role {
         .is_none_or(|stored| !stored.terms.always_validate && stored.terms.was_fresh());
     let shared = stored.and_then(Stored::response).is_some_and(|stored| stored.terms.shared);
     let own = (facts.has_cookie || facts.has_authorization) && !shared;
-    let fits =
-        matches!(why, Forward::UriMiss | Forward::VaryMiss | Forward::Stale | Forward::Partial);
+    let fits = !matches!(why, Forward::Bypass(_) | Forward::Request);
     if !fits || !reusable || own || facts.has_range || !facts.denied.is_empty() {
         return Role::Alone;
     }

@@ -152,7 +152,7 @@ impl HttpCache {
                 }
             }
         }
-        let refusal = refusal(shared, &request, &asked, given);
+        let refusal = refusal(shared, &request, &asked, why, given);
         steps.extend(questions::of_response(refusal.as_ref()));
         let remedy = refusal.as_ref().and_then(questions::remedy);
         let decision = forwarded(why, Some(refusal.map_or(Ok(()), Err)));
@@ -165,6 +165,7 @@ fn refusal<R>(
     shared: &Shared,
     request: &Request<()>,
     asked: &Asked,
+    why: Forward,
     given: &Response<R>,
 ) -> Option<Refusal> {
     let (headers, options) = (given.headers(), &asked.options);
@@ -172,6 +173,7 @@ fn refusal<R>(
     let at = shared.entries().clock().wall();
     let times = judge::Asked { at, answered_at: at };
     let judged = judge(&asked.facts, request.headers(), &facts, headers, times, options);
+    let judged = judged.and_then(|_| judge::may_take_place(why, given.status(), headers));
     if let Err(refusal) = judged {
         return Some(refusal);
     }
@@ -219,6 +221,12 @@ fn of_stored(
     let mut steps = vec![step("Is anything stored for this URL?", is_known, "RFC 9111 §4", None)];
     let stored = match found {
         Found::Response(stored, _) => stored.response(),
+        Found::Nothing(Forward::Elsewhere, ..) => {
+            steps.push(step("Is it selected by this request?", true, "RFC 9111 §4.1", None));
+            let question = "Is its large body in the memory of this process?";
+            steps.push(step(question, false, "this cache", None));
+            None
+        }
         Found::Nothing(_, names, _) => {
             if is_known {
                 let names: Vec<_> = names.iter().map(http::HeaderName::as_str).collect();

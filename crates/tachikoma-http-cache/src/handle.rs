@@ -122,6 +122,7 @@ impl Shared {
         // who come while this waits included.
         detach();
         let removed = self.storage.remove(keys).await;
+        self.storage.forget_bodies(keys).await;
         detach();
         removed
     }
@@ -193,6 +194,7 @@ impl HttpCache {
     /// What this cache did since it was built. Costs less than a microsecond.
     pub fn stats(&self) -> HttpCacheStats {
         let fill_bytes = self.shared.fills.used() as u64;
-        HttpCacheStats { fill_bytes, ..self.shared.counters.read() }
+        let large_bytes = self.shared.storage.large_bytes();
+        HttpCacheStats { fill_bytes, large_bytes, ..self.shared.counters.read() }
     }
 }

@@ -3,13 +3,14 @@
 
 use std::time::SystemTime;
 
-use http::{HeaderMap, header::CONTENT_TYPE};
+use http::{HeaderMap, StatusCode, header::CONTENT_TYPE};
 
 use crate::{
     policy::{
         Options,
         age::Received,
-        decision::Refusal,
+        decision::{Forward, Refusal},
+        range::content_range,
         request::RequestFacts,
         response::ResponseFacts,
         storable::{Storable, storable},
@@ -51,6 +52,18 @@ pub(crate) fn judge(
         return Err(Refusal::ContentType);
     }
     Ok(Judged { storable, tags: tags(headers, options)? })
+}
+
+/// Whether a response may take the place of what is stored: a part not of the whole whose body
+/// another process has. What came whole, asked for as a part or not, may.
+pub(crate) fn may_take_place(
+    why: Forward,
+    status: StatusCode,
+    headers: &HeaderMap,
+) -> Result<(), Refusal> {
+    let is_part = status == StatusCode::PARTIAL_CONTENT
+        && content_range(headers).is_none_or(|(part, total)| Some(part) != total.map(|end| 0..end));
+    if why == Forward::Elsewhere && is_part { Err(Refusal::Elsewhere) } else { Ok(()) }
 }
 
 fn has_type(headers: &HeaderMap, allowed: &[&str]) -> bool {

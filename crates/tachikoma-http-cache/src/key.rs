@@ -141,6 +141,16 @@ impl Key {
     pub(crate) fn variant(&self, id: u128) -> String {
         format!("{} #{id:032x}", self.name)
     }
+
+    /// The name of a large body among those in memory.
+    pub(crate) fn body(&self, hash: u128) -> String {
+        format!("{}{hash:032x}", self.bodies())
+    }
+
+    /// How the names of all its large bodies begin.
+    pub(crate) fn bodies(&self) -> String {
+        format!("{} ", self.name)
+    }
 }
 
 /// Letters, digits and what RFC 3986 §3.2 allows in a host and a port: no userinfo, no path.

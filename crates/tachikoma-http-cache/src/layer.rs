@@ -36,7 +36,7 @@ impl HttpCacheLayer {
     #[allow(clippy::needless_pass_by_value, reason = "a cache is a handle, given away as one")]
     pub fn new(cache: Cache) -> Self {
         Self::with(Shared {
-            storage: Storage::new(cache.entries()),
+            storage: Storage::new(cache.entries(), 256 << 20),
             options: Base::default(),
             rules: Rules::default(),
             max_body_size: 8 << 20,
@@ -56,7 +56,10 @@ impl HttpCacheLayer {
     /// An option is set before the layer is shared; else it begins anew, with the same store.
     fn set(self, change: impl FnOnce(&mut Shared)) -> Self {
         let mut shared = Arc::try_unwrap(self.shared).unwrap_or_else(|shared| Shared {
-            storage: Storage::new(shared.storage.entries().clone()),
+            storage: Storage::new(
+                shared.storage.entries().clone(),
+                shared.storage.max_large_bytes(),
+            ),
             options: shared.options.clone(),
             rules: shared.rules.anew(),
             max_body_size: shared.max_body_size,
@@ -75,10 +78,23 @@ impl HttpCacheLayer {
 
     /// The largest body that is stored, in bytes; larger ones stream through.
     ///
+    /// In a store behind a network, as Redis, the body of a response over 8 MiB is not stored: each
+    /// process keeps it in its own memory (see [`max_large_bytes`](Self::max_large_bytes)), and the
+    /// store has the head.
+    ///
     /// Default: 8 MiB.
     #[must_use]
     pub fn max_body_size(self, bytes: usize) -> Self {
         self.set(|shared| shared.max_body_size = bytes)
+    }
+
+    /// The most bytes of bodies over 8 MiB that this process keeps in memory where the store is
+    /// behind a network, with their heads and bookkeeping. One that is larger is not kept.
+    ///
+    /// Default: 256 MiB.
+    #[must_use]
+    pub fn max_large_bytes(self, bytes: u64) -> Self {
+        self.set(|shared| shared.storage = Storage::new(shared.entries().clone(), bytes))
     }
 
     /// The lifetime of a response that states none, if its status may be cached by default.

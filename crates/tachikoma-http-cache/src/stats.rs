@@ -34,6 +34,8 @@ pub struct HttpCacheStats {
     pub pending_invalidations: u64,
     /// Bytes of bodies that are arriving to be stored, now.
     pub fill_bytes: u64,
+    /// Bytes of large bodies that this process keeps beside its store, now.
+    pub large_bytes: u64,
 }
 
 #[derive(Debug, Default)]
@@ -91,6 +93,7 @@ impl Counters {
             invalidations: read(&self.invalidations),
             pending_invalidations: read(&self.pending_invalidations),
             fill_bytes: 0,
+            large_bytes: 0,
         }
     }
 }

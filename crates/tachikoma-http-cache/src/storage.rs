@@ -9,9 +9,12 @@
 //!
 //! The index is changed by one at a time: under a lock in this process, and a short lease.
 //!
+//! Of a large response, a store behind a network gets only the head; [`large`] has the body.
+//!
 //! Never decides what may be stored or reused. A store that fails is a miss, never an error.
 
 mod form;
+mod large;
 mod purge;
 mod stored;
 
@@ -35,6 +38,8 @@ use crate::{
     policy::{Options, date, decision::Forward, request::RequestFacts},
 };
 
+use large::Large;
+pub(crate) use large::MAX_SHARED;
 pub(crate) use purge::{Matching, beginning, matching};
 pub(crate) use stored::{Index, Stored, StoredResponse, Variant};
 
@@ -47,6 +52,9 @@ const LIST_TRIES: u32 = 12;
 
 /// Locks for the indexes, shared by hash.
 const LOCKS: usize = 16;
+
+/// A key that no response has: every name goes on after the method.
+const NOWHERE: &str = "GET";
 
 /// Where a response belongs that is fetched for a request: under the primary key, or into the index
 /// of this generation.
@@ -102,6 +110,7 @@ pub(crate) struct StoreFailed;
 #[derive(Debug)]
 pub(crate) struct Storage {
     entries: Entries,
+    large: Large,
     /// Makes the names of variants unique: random per process, counted within it.
     seed: u64,
     next: AtomicU64,
@@ -110,10 +119,27 @@ pub(crate) struct Storage {
 }
 
 impl Storage {
-    pub(crate) fn new(entries: Entries) -> Self {
+    /// Responses in these entries; in memory at most so many bytes of large bodies.
+    pub(crate) fn new(entries: Entries, max_large_bytes: u64) -> Self {
         // The random state of the standard library's maps is the one source of randomness here.
         let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0_u8);
-        Self { entries, seed, next: AtomicU64::new(0), locks: Default::default() }
+        let large = Large::new(max_large_bytes, Arc::clone(entries.clock()));
+        Self { entries, large, seed, next: AtomicU64::new(0), locks: Default::default() }
+    }
+
+    pub(crate) fn max_large_bytes(&self) -> u64 {
+        self.large.max_bytes()
+    }
+
+    /// How many bytes of large bodies are held in memory now.
+    pub(crate) fn large_bytes(&self) -> u64 {
+        self.large.used()
+    }
+
+    /// Whether entries cross a network: only a store that has all of them here can say at once that
+    /// it has none.
+    fn is_remote(&self) -> bool {
+        self.entries.peek::<Stored>(NOWHERE).is_none()
     }
 
     pub(crate) fn entries(&self) -> &Entries {
@@ -130,7 +156,7 @@ impl Storage {
         let primary = self.entries.peek::<Stored>(&key.name)?;
         let index = match under(key, primary) {
             Some(stored) => match whole_or_index(stored, facts) {
-                Ok(found) => return Some(found),
+                Ok(found) => return Some(self.with_body(key, found, &[])),
                 Err(index) => index,
             },
             None => return Some(Found::nothing()),
@@ -139,7 +165,7 @@ impl Storage {
         for variant in candidates(variants, request, facts) {
             let stored = self.entries.peek::<Stored>(&key.variant(variant.id))?;
             if let Some(stored) = under(key, stored).filter(|stored| selected(stored, request)) {
-                return Some(Found::Response(stored, place));
+                return Some(self.with_body(key, Found::Response(stored, place), variants));
             }
         }
         Some(Found::Nothing(Forward::VaryMiss, names(variants), place))
@@ -154,7 +180,7 @@ impl Storage {
     ) -> Result<Found, StoreFailed> {
         let index = match under(key, self.get(&key.name).await?) {
             Some(stored) => match whole_or_index(stored, facts) {
-                Ok(found) => return Ok(found),
+                Ok(found) => return Ok(self.with_body(key, found, &[])),
                 Err(index) => index,
             },
             None => return Ok(Found::nothing()),
@@ -163,10 +189,20 @@ impl Storage {
         for variant in candidates(variants, request, facts) {
             let stored = self.get(&key.variant(variant.id)).await?;
             if let Some(stored) = under(key, stored).filter(|stored| selected(stored, request)) {
-                return Ok(Found::Response(stored, place));
+                return Ok(self.with_body(key, Found::Response(stored, place), variants));
             }
         }
         Ok(Found::Nothing(Forward::VaryMiss, names(variants), place))
+    }
+
+    /// The same with its body. An older variant is not used where this process has not got that of
+    /// the most recent one.
+    fn with_body(&self, key: &Key, found: Found, variants: &[Variant]) -> Found {
+        let Found::Response(stored, place) = found else { return found };
+        match self.large.join(key, stored) {
+            Some(stored) => Found::Response(stored, place),
+            None => Found::Nothing(Forward::Elsewhere, names(variants), place),
+        }
     }
 
     async fn get(&self, name: &str) -> Result<Option<Arc<Stored>>, StoreFailed> {
@@ -203,9 +239,30 @@ impl Storage {
         options: &Options,
         now: SystemTime,
     ) -> Result<bool, Error> {
-        let Some(response) = stored.response() else { return Ok(false) };
-        let keep = response.terms.worth_keeping(now, options.keep_stale);
+        let Some(head) = stored.head() else { return Ok(false) };
+        let keep = head.terms.worth_keeping(now, options.keep_stale);
         let keep = keep.clamp(Duration::from_millis(1), MAX_TTL);
+        let large = stored.response().filter(|whole| whole.body.len() > MAX_SHARED);
+        let Some(large) = large.filter(|_| self.is_remote()) else {
+            return self.fill_entry(key, lease, stored, keep, now).await;
+        };
+        let (apart, name) = self.large.part(large)?;
+        let visible = self.fill_entry(key, lease, Arc::new(apart), keep, now).await?;
+        if visible {
+            self.large.put(key, name, stored, keep).await;
+        }
+        Ok(visible)
+    }
+
+    async fn fill_entry(
+        &self,
+        key: &Key,
+        lease: FillLease,
+        stored: Arc<Stored>,
+        keep: Duration,
+        now: SystemTime,
+    ) -> Result<bool, Error> {
+        let Some(response) = stored.head() else { return Ok(false) };
         let tags = response.tags.clone();
         let variant = |id| Variant {
             id,
@@ -317,6 +374,11 @@ impl Storage {
         Ok(removed.and(self.entries.remove(&orphans).await?))
     }
 
+    /// Lets go of the large bodies of these keys, which nobody can reach once they are removed.
+    pub(crate) async fn forget_bodies(&self, keys: &[Key]) {
+        self.large.forget(keys).await;
+    }
+
     /// How many responses [`remove`](Self::remove) would remove.
     pub(crate) async fn count(&self, key: &Key) -> Result<u64, Error> {
         let Some(stored) = self.entries.get::<Stored>(&key.name).await? else {
@@ -357,10 +419,10 @@ fn whole_or_index(stored: Arc<Stored>, facts: &RequestFacts) -> Result<Found, Ar
     match &*stored {
         Stored::Index(_) => Err(stored),
         // A header that no key holds could have changed the answer to this request.
-        Stored::Response(_) if !facts.must_select.is_empty() => {
+        Stored::Response(_) | Stored::Apart(..) if !facts.must_select.is_empty() => {
             Ok(Found::Nothing(Forward::VaryMiss, Vec::new(), Place::default()))
         }
-        Stored::Response(_) => Ok(Found::Response(stored, Place::default())),
+        Stored::Response(_) | Stored::Apart(..) => Ok(Found::Response(stored, Place::default())),
     }
 }
 
@@ -405,7 +467,7 @@ pub(crate) fn brought(
 }
 
 fn selected(stored: &Stored, request: &HeaderMap) -> bool {
-    stored.response().is_some_and(|response| response.selector.matches(request))
+    stored.head().is_some_and(|head| head.selector.matches(request))
 }
 
 /// An index with one more variant, and the variants that it no longer lists.

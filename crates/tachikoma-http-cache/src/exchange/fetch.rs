@@ -155,6 +155,7 @@ impl Sent {
         let targeted = &self.asked.options.targeted;
         let facts = ResponseFacts::read(status, &parts.headers, targeted);
         let allowed = self.judge(&facts, &parts.headers).and_then(|judged| {
+            judge::may_take_place(self.why, status, &parts.headers)?;
             let room = self.fits(&body, &parts)?;
             let right = std::mem::replace(&mut self.right, Right::Failed);
             match (right, &self.lead) {

@@ -21,7 +21,7 @@ const REQUEST: [Question; 7] = [
 ];
 
 /// Asked of a response.
-const RESPONSE: [Question; 23] = [
+const RESPONSE: [Question; 24] = [
     ("head", "Was it asked for by GET?", "RFC 9111 §3"),
     ("status", "Is its status about the resource, and final?", "RFC 9111 §3"),
     ("part", "Does it say which bytes it has, where those were asked for?", "RFC 9111 §3.3"),
@@ -41,6 +41,7 @@ const RESPONSE: [Question; 23] = [
     ("never-usable", "Can it ever be used, fresh or validated?", "RFC 9111 §3"),
     ("content-type", "Is it what the rule for its path is about?", "the operator"),
     ("tags", "Has it at most 64 tags of 256 bytes?", "this cache"),
+    ("elsewhere", "Is it no part of what another process has whole?", "this cache"),
     ("too-large", "Is it within `max_body_size`?", "RFC 9111 §3"),
     ("end-unproved", "Can its end be told from a broken connection?", "RFC 9112 §8"),
     ("no-room", "Is there room in `max_fill_bytes`?", "this cache"),

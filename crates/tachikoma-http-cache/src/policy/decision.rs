@@ -104,6 +104,8 @@ pub enum Refusal {
     EndUnproved,
     /// More than 64 tags, or one over 256 bytes.
     Tags,
+    /// A part, which would take the place of the whole that another process has.
+    Elsewhere,
     /// The store could not be asked, so a fill could undo an invalidation.
     Store,
 }
@@ -134,6 +136,7 @@ impl Refusal {
             Self::NoRoom => "no-room",
             Self::EndUnproved => "end-unproved",
             Self::Tags => "tags",
+            Self::Elsewhere => "elsewhere",
             Self::Store => "store",
         }
     }
@@ -163,6 +166,8 @@ pub enum Forward {
     Request,
     /// Only a part is stored, and the request asks for other bytes.
     Partial,
+    /// Its large body is in the memory of another process, or was pushed out of this one's.
+    Elsewhere,
 }
 
 impl Forward {
@@ -176,6 +181,7 @@ impl Forward {
             Self::Stale => "stale",
             Self::Request => "request",
             Self::Partial => "partial",
+            Self::Elsewhere => "miss",
         }
     }
 }

@@ -10,12 +10,13 @@ use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tachikoma_cache::{Error, ErrorKind, Value};
 
-use super::stored::{Index, Stored, StoredResponse, Variant};
+use super::stored::{BodyName, Index, Stored, StoredResponse, Variant};
 use crate::policy::{range::Held, reuse::Terms, vary::Selector};
 
 const VERSION: u8 = 3;
 const RESPONSE: u8 = 0;
 const INDEX: u8 = 1;
+const APART: u8 = 2;
 
 /// Stands for a text that is not there.
 const ABSENT: u32 = u32::MAX;
@@ -49,7 +50,15 @@ fn encode(stored: &Stored) -> Result<Bytes, Error> {
         Stored::Response(response) => {
             out.0.put_u8(RESPONSE);
             out.optional(response.whole.as_deref().map(str::as_bytes))?;
-            out.response(response)?;
+            out.head(response)?;
+            out.0.put_slice(&response.body);
+        }
+        Stored::Apart(head, name) => {
+            out.0.put_u8(APART);
+            out.optional(head.whole.as_deref().map(str::as_bytes))?;
+            out.head(head)?;
+            out.0.put_u128(name.hash);
+            out.0.put_u64(name.length);
         }
         Stored::Index(index) => {
             out.0.put_u8(INDEX);
@@ -139,7 +148,7 @@ impl Writer {
         Ok(())
     }
 
-    fn response(&mut self, response: &StoredResponse) -> Result<(), Error> {
+    fn head(&mut self, response: &StoredResponse) -> Result<(), Error> {
         let terms = &response.terms;
         self.0.put_u16(response.status.as_u16());
         self.time(terms.received_at);
@@ -163,7 +172,6 @@ impl Writer {
             self.text(name.as_str().as_bytes())?;
             self.text(value.as_bytes())?;
         }
-        self.0.put_slice(&response.body);
         Ok(())
     }
 }
@@ -182,7 +190,18 @@ impl Reader {
             None => None,
         };
         match kind {
-            RESPONSE => self.response(whole).map(Stored::Response),
+            RESPONSE => {
+                let mut response = self.head(whole)?;
+                response.body = std::mem::take(&mut self.0);
+                is_of(&response, response.body.len() as u64).then_some(Stored::Response(response))
+            }
+            APART => {
+                let head = self.head(whole)?;
+                let hash = self.0.try_get_u128().ok()?;
+                let name = BodyName { hash, length: self.0.try_get_u64().ok()? };
+                let is_whole = self.0.is_empty() && is_of(&head, name.length);
+                is_whole.then_some(Stored::Apart(head, name))
+            }
             INDEX => {
                 let generation = self.0.try_get_u128().ok()?;
                 let variants = self.many(Self::variant)?;
@@ -261,7 +280,8 @@ impl Reader {
         Some(Some(Held { spans, end: length()?, total: length()? }))
     }
 
-    fn response(&mut self, whole: Option<Box<str>>) -> Option<StoredResponse> {
+    /// A response without its body, which follows.
+    fn head(&mut self, whole: Option<Box<str>>) -> Option<StoredResponse> {
         let status = StatusCode::from_u16(self.0.try_get_u16().ok()?).ok()?;
         let received_at = self.time()?;
         let initial_age = self.duration()?;
@@ -290,13 +310,12 @@ impl Reader {
             shared: flags & SHARED != 0,
             authorized: flags & AUTHORIZED != 0,
         };
-        let body = std::mem::take(&mut self.0);
-        // Spans that are not of these bytes would point behind their end.
-        if let Some(part) = &part
-            && part.length() != Some(body.len() as u64)
-        {
-            return None;
-        }
+        let body = Bytes::new();
         Some(StoredResponse { whole, status, headers, body, part, terms, selector, tags })
     }
+}
+
+/// Whether a body of this length is of a response: spans of another one would point behind its end.
+fn is_of(response: &StoredResponse, length: u64) -> bool {
+    response.part.as_ref().is_none_or(|part| part.length() == Some(length))
 }

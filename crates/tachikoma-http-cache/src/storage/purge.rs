@@ -14,7 +14,7 @@ use tachikoma_cache::{
     store::{Cursor, Want},
 };
 
-use super::{Place, Right, Storage, Stored, StoredResponse, under};
+use super::{Place, Right, Storage, Stored, under};
 use crate::{
     key::{Key, Target},
     policy::Options,
@@ -83,7 +83,7 @@ impl Storage {
             for item in &page.items {
                 let Some(stored) = self.entries.object::<Stored>(item) else { continue };
                 let is_tagged = stored
-                    .response()
+                    .head()
                     .is_some_and(|response| response.tags.iter().any(|known| known == tag));
                 let name = primary_name(&item.name);
                 if is_tagged && seen.insert(name.to_owned()) {
@@ -148,11 +148,11 @@ impl Storage {
         let mut softened = 0;
         for (key, all) in kept {
             for stored in all {
-                let Some(response) = stored.response() else { continue };
-                let is_meant = tag.is_none_or(|tag| response.tags.iter().any(|own| own == tag));
+                let Some(head) = stored.head() else { continue };
+                let is_meant = tag.is_none_or(|tag| head.tags.iter().any(|own| own == tag));
                 softened += u64::from(is_meant);
-                let response = if is_meant { stale(response, now) } else { response.clone() };
-                self.put_back(key, response, options, now).await?;
+                let kept = if is_meant { Arc::new(stale(&stored, now)) } else { stored };
+                self.put_back(key, kept, options, now).await?;
             }
         }
         let counted = |tier: Option<u64>| tier.map(|_| softened);
@@ -162,11 +162,10 @@ impl Storage {
     async fn put_back(
         &self,
         key: &Key,
-        response: StoredResponse,
+        stored: Arc<Stored>,
         options: &Options,
         now: SystemTime,
     ) -> Result<(), Error> {
-        let stored = Arc::new(Stored::Response(response));
         for attempt in 1..=PUT_BACK_TRIES {
             let Right::Lease(lease) = self.begin(key, Place::default(), "").await else {
                 super::pause(Duration::from_millis(u64::from(attempt) * 10)).await;
@@ -176,9 +175,10 @@ impl Storage {
             // A newer one of the same kind is there by now.
             let is_replaced = known.as_deref().is_some_and(|known| match known.index() {
                 None => true,
-                Some(index) => index.variants.iter().any(|known| {
-                    stored.response().is_some_and(|own| own.selector == known.selector)
-                }),
+                Some(index) => index
+                    .variants
+                    .iter()
+                    .any(|known| stored.head().is_some_and(|own| own.selector == known.selector)),
             });
             if !is_replaced {
                 self.fill(key, lease, Arc::clone(&stored), options, now).await?;
@@ -213,10 +213,11 @@ fn primary_name(name: &str) -> &str {
 }
 
 /// The same response, at the end of its freshness.
-fn stale(response: &StoredResponse, now: SystemTime) -> StoredResponse {
-    let mut stale = response.clone();
-    let age = stale.terms.age(now);
-    stale.terms.lifetime = stale.terms.lifetime.min(age);
+fn stale(stored: &Stored, now: SystemTime) -> Stored {
+    let mut stale = stored.clone();
+    if let Stored::Response(head) | Stored::Apart(head, _) = &mut stale {
+        head.terms.lifetime = head.terms.lifetime.min(head.terms.age(now));
+    }
     stale
 }
 

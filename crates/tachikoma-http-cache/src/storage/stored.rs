@@ -16,7 +16,17 @@ use crate::policy::{range::Held, reuse::Terms, vary::Selector};
 )]
 pub(crate) enum Stored {
     Response(StoredResponse),
+    /// A response without its body, and what names that: it lies in the memory of whoever fetched
+    /// it.
+    Apart(StoredResponse, BodyName),
     Index(Index),
+}
+
+/// Names a body by its bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BodyName {
+    pub(crate) hash: u128,
+    pub(crate) length: u64,
 }
 
 /// A response, complete, or a part of one whose end was proved.
@@ -68,6 +78,14 @@ impl Stored {
     pub(crate) fn response(&self) -> Option<&StoredResponse> {
         match self {
             Self::Response(response) => Some(response),
+            Self::Apart(..) | Self::Index(_) => None,
+        }
+    }
+
+    /// All of a response but its body, which may lie apart.
+    pub(crate) fn head(&self) -> Option<&StoredResponse> {
+        match self {
+            Self::Response(head) | Self::Apart(head, _) => Some(head),
             Self::Index(_) => None,
         }
     }
@@ -75,13 +93,13 @@ impl Stored {
     pub(crate) fn index(&self) -> Option<&Index> {
         match self {
             Self::Index(index) => Some(index),
-            Self::Response(_) => None,
+            Self::Response(_) | Self::Apart(..) => None,
         }
     }
 
     pub(crate) fn whole(&self) -> Option<&str> {
         match self {
-            Self::Response(response) => response.whole.as_deref(),
+            Self::Response(response) | Self::Apart(response, _) => response.whole.as_deref(),
             Self::Index(index) => index.whole.as_deref(),
         }
     }
@@ -98,7 +116,7 @@ impl Stored {
         of_self
             + of_whole
             + match self {
-                Self::Response(response) => {
+                Self::Response(response) | Self::Apart(response, _) => {
                     // A header map keeps about 100 bytes per field beside name and value.
                     let fields = response.headers.iter();
                     let head: usize =

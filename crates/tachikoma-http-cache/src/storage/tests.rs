@@ -3,7 +3,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use proptest::prelude::*;
 use tachikoma_cache::{Cache, Value as _};
 
-use super::*;
+use super::{stored::BodyName, *};
 use crate::{
     key::Target,
     policy::{Options, range::Held, request::admit, reuse::Terms, vary::Selector},
@@ -54,7 +54,7 @@ struct Fixture {
 impl Fixture {
     fn new() -> Self {
         let cache = Cache::memory().max_entries(1_000).build().unwrap();
-        let storage = Storage::new(cache.entries());
+        let storage = Storage::new(cache.entries(), 1 << 20);
         let key = Target::parse("http://a.test/x").unwrap().key();
         Self { storage, key, now: SystemTime::UNIX_EPOCH + Duration::from_secs(9) }
     }
@@ -284,7 +284,12 @@ fn what_is_encoded_is_decoded() {
     let spans = vec![4..6, 9..12];
     let held = Held { spans, end: Some(20), total: None };
     let part = StoredResponse { part: Some(held), ..whole.clone() };
-    for stored in [Stored::Response(whole), Stored::Response(part), index()] {
+    let name = BodyName { hash: u128::MAX / 3, length: 5 };
+    let without = |of: &StoredResponse| StoredResponse { body: Bytes::new(), ..of.clone() };
+    let apart = [&whole, &part].map(|of| Stored::Apart(without(of), name));
+    for stored in
+        [Stored::Response(whole), Stored::Response(part), index()].into_iter().chain(apart)
+    {
         let bytes = stored.encode().unwrap();
         assert_eq!(Stored::decode(&bytes).unwrap(), stored);
         assert!(stored.weight() > 0);
@@ -296,8 +301,11 @@ fn spans_that_are_not_of_the_body_are_not_decoded() {
     for spans in [vec![0..9, 20..21], vec![3..6, 0..2], vec![0..5, 7..7]] {
         let held = Held { spans, end: None, total: None };
         let wrong = StoredResponse { part: Some(held), ..response("hello", &[], &request(&[])) };
-        let bytes = Stored::Response(wrong).encode().unwrap();
-        assert!(Stored::decode(&bytes).is_err());
+        let name = BodyName { hash: 1, length: 5 };
+        let apart = StoredResponse { body: Bytes::new(), ..wrong.clone() };
+        for wrong in [Stored::Response(wrong), Stored::Apart(apart, name)] {
+            assert!(Stored::decode(&wrong.encode().unwrap()).is_err());
+        }
     }
 }
 
@@ -305,8 +313,10 @@ fn spans_that_are_not_of_the_body_are_not_decoded() {
 fn a_part_of_an_index_or_a_head_is_not_decoded() {
     let headers = request(&[]);
     let empty = Stored::Response(response("", &["x"], &headers)).encode().unwrap();
+    let name = BodyName { hash: 1, length: 5 };
+    let apart = Stored::Apart(response("", &["x"], &headers), name).encode().unwrap();
     let index = index().encode().unwrap();
-    for bytes in [empty, index] {
+    for bytes in [empty, index, apart] {
         for length in 0..bytes.len() {
             let part = bytes.slice(..length);
             assert!(Stored::decode(&part).is_err(), "{length} of {}", bytes.len());
@@ -322,7 +332,9 @@ proptest! {
 
     #[test]
     fn no_changed_byte_makes_the_decoder_panic(at: prop::sample::Index, byte: u8) {
-        for stored in [Stored::Response(response("body", &["x"], &request(&[]))), index()] {
+        let name = BodyName { hash: 1, length: 5 };
+        let apart = Stored::Apart(response("", &["x"], &request(&[])), name);
+        for stored in [Stored::Response(response("body", &["x"], &request(&[]))), index(), apart] {
             let mut bytes = stored.encode().unwrap().to_vec();
             let at = at.index(bytes.len());
             bytes[at] = byte;

@@ -10,6 +10,7 @@ mod collapse;
 mod completing;
 mod explain;
 mod http2;
+mod large;
 mod laws;
 mod layer;
 mod methods;

@@ -128,7 +128,9 @@ impl Writer<'_> {
         let pending = responses.pending_invalidations;
         self.counter("response_cache_pending", "Invalidations that were not in at once", pending)?;
         let held = responses.fill_bytes;
-        self.gauge("response_cache_fill_bytes", "Bytes arriving to be stored", held)
+        self.gauge("response_cache_fill_bytes", "Bytes arriving to be stored", held)?;
+        let held = responses.large_bytes;
+        self.gauge("response_cache_large_bytes", "Large bodies in memory beside Redis", held)
     }
 
     fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {

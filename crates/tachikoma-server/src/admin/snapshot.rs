@@ -178,6 +178,8 @@ pub(super) struct ResponseFigures {
     pub(super) pending_invalidations: u64,
     /// Bytes of bodies that are arriving to be stored.
     pub(super) fill_bytes: u64,
+    /// Bytes of large bodies that are kept in memory beside Redis.
+    pub(super) large_bytes: u64,
 }
 
 impl From<HttpCacheStats> for ResponseFigures {
@@ -196,6 +198,7 @@ impl From<HttpCacheStats> for ResponseFigures {
             invalidations: stats.invalidations,
             pending_invalidations: stats.pending_invalidations,
             fill_bytes: stats.fill_bytes,
+            large_bytes: stats.large_bytes,
         }
     }
 }

@@ -176,12 +176,19 @@ fn responses(config: &Config) -> Result<(), ConfigError> {
             return Err(outside(&format!("responses.{name}"), &size, &least, &most));
         }
     }
-    // One value of Redis per response: a larger one would hold up all others on its connection.
-    let most = Size(8 << 20);
-    if !config.cache.is_memory() && said.max_body_size > most {
+    let (few, many) = (Size(8 << 20), Size(1 << 40));
+    if !(few..=many).contains(&said.max_large_bytes) {
+        return Err(outside("responses.max_large_bytes", &said.max_large_bytes, &few, &many));
+    }
+    // One value of Redis per response: a larger one would hold up all others on its connection. It
+    // is kept in memory, with its head.
+    let room = Size(said.max_large_bytes.0.saturating_sub(1 << 20).max(few.0));
+    if !config.cache.is_memory() && said.max_body_size > room {
         let name = "responses.max_body_size";
-        return Err(outside(name, &said.max_body_size, &least, &most)
-            .hint("in Redis; larger responses are stored in memory only: cache = \"memory\""));
+        return Err(outside(name, &said.max_body_size, &least, &room).hint(
+            "over 8MiB a response is kept in memory, not in Redis: max_large_bytes is for all of \
+             them, and must be 1MiB more",
+        ));
     }
     wait("responses.wait_limit", said.wait_limit, Duration::ZERO)?;
     wait("responses.finish_limit", said.finish_limit, Duration::ZERO)?;

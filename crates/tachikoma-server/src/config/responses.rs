@@ -23,6 +23,8 @@ use super::units::{Size, Span};
 pub struct Responses {
     /// The largest body that is stored. Default: 8 MiB.
     pub max_body_size: Size,
+    /// What bodies over 8 MiB take in memory, where the cache is Redis. Default: 256 MiB.
+    pub max_large_bytes: Size,
     /// What all responses under way hold together before they are stored. Default: 128 MiB.
     pub max_fill_bytes: Size,
     /// The lifetime of a response that states none. Default: none.
@@ -57,6 +59,7 @@ impl Default for Responses {
     fn default() -> Self {
         Self {
             max_body_size: Size(8 << 20),
+            max_large_bytes: Size(256 << 20),
             max_fill_bytes: Size(128 << 20),
             default_ttl: None,
             heuristic: true,
@@ -199,6 +202,7 @@ impl Responses {
         let bytes = |size: Size| usize::try_from(size.0).unwrap_or(usize::MAX);
         let mut layer = HttpCacheLayer::new(cache)
             .max_body_size(bytes(self.max_body_size))
+            .max_large_bytes(self.max_large_bytes.0)
             .max_fill_bytes(bytes(self.max_fill_bytes))
             .heuristic(self.heuristic)
             .max_error_ttl(self.max_error_ttl.0)

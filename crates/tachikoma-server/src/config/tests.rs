@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::units::Span;
+use super::units::{Size, Span};
 use super::values::Secret;
 use super::*;
 
@@ -213,8 +213,14 @@ fn the_bounds_of_the_response_cache_are_checked() {
     check_refused(&section("max_body_size = '1B'"), "responses.max_body_size");
     check_refused(&section("max_fill_bytes = '2GiB'"), "responses.max_fill_bytes");
     check_refused(&section("wait_limit = '2d'"), "responses.wait_limit");
-    let redis = format!("cache = 'redis://127.0.0.1/'\n{}", section("max_body_size = '9MiB'"));
-    check_refused(&redis, "between 1KiB and 8MiB is allowed");
+    check_refused(&section("max_large_bytes = '7MiB'"), "between 8MiB and 1024GiB is allowed");
+    let redis = |text: &str| format!("cache = 'redis://127.0.0.1/'\n{}", section(text));
+    check_refused(&redis("max_body_size = '256MiB'"), "between 1KiB and 255MiB is allowed");
+    let small = "max_body_size = '9MiB'\nmax_large_bytes = '9MiB'";
+    check_refused(&redis(small), "between 1KiB and 8MiB is allowed");
+    assert!(resolved(&section(small)).is_ok(), "in memory the cache itself is the bound");
+    let config = resolved(&redis("max_body_size = '64MiB'")).unwrap();
+    assert_eq!(config.responses.max_large_bytes, Size(256 << 20));
     check_refused(&section("max_bodysize = '1MiB'"), "did you mean `max_body_size`?");
     check_refused(&section("heuristic = 'yes'"), "heuristic");
     let config = resolved(&section("heuristic = false\ndefault_ttl = '5s'")).unwrap();

@@ -239,8 +239,8 @@ fn settings_that_do_not_go_together() {
         ("api = true\n[tls]\ncert = '/nowhere'\n", &["tls.cert is set, tls.key is not"]),
         ("api = true\n[tls]\nkey = '/nowhere'\n", &["tls.key is set, tls.cert is not"]),
         (
-            "api = true\ncache='redis://127.0.0.1/'\n[responses]\nmax_body_size='9MiB'\n",
-            &["responses.max_body_size: \"9MiB\"", "between 1KiB and 8MiB"],
+            "api = true\ncache='redis://127.0.0.1/'\n[responses]\nmax_body_size='300MiB'\n",
+            &["responses.max_body_size: \"300MiB\"", "between 1KiB and 255MiB", "max_large_bytes"],
         ),
     ]);
 }

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::support::{Origin, Tachikoma, get, head, resident};
+use tachikoma_testkit::{RedisServer, wait_until};
+
+use crate::support::{Answer, Origin, Tachikoma, get, head, resident, run, send};
 
 fn mebibytes() -> u64 {
     std::env::var("TACHIKOMA_BODY_MIB").map_or(256, |text| text.parse().expect("a number"))
@@ -118,7 +120,7 @@ fn a_client_that_reads_nothing_holds_the_origin_back() {
         .collect();
     // Until nothing moves any more.
     let mut last = u64::MAX;
-    let still = tachikoma_testkit::wait_until(Duration::from_secs(2), || {
+    let still = wait_until(Duration::from_secs(2), || {
         std::thread::sleep(Duration::from_millis(300));
         std::mem::replace(&mut last, sent.load(Ordering::SeqCst)) == last
     });
@@ -213,4 +215,54 @@ fn a_large_upload_streams_through_and_one_above_the_limit_is_cut_off() {
     let answer = upload(true, mib + 8);
     assert!(answer.starts_with("HTTP/1.1 413 ") || answer.is_empty(), "{answer}");
     assert!(received.load(Ordering::SeqCst) <= mib << 20);
+}
+
+/// Two processes on one Redis: each keeps what is too large for it, and either purges it for both.
+#[test]
+fn a_body_over_8_mib_is_kept_by_each_process_and_purged_by_either() {
+    let (redis, folder) = (RedisServer::start(), tempfile::tempdir().unwrap());
+    let origin = origin(12, Arc::default());
+    let file = folder.path().join("t.toml");
+    std::fs::write(&file, "[responses]\nmax_body_size = '64MiB'\n").unwrap();
+    let start = || {
+        let (file, url, cache) = (file.to_str().unwrap(), origin.url(), redis.url_with("large"));
+        Tachikoma::serve(&["--config", file, "--upstream", &url, "--cache", &cache])
+    };
+    let said = |answer: &Answer| {
+        assert!(answer.status == 200 && answer.complete, "{:?}", answer.headers);
+        assert_eq!(answer.body.len(), 12 << 20);
+        answer.header("cache-status").unwrap()
+    };
+    let until_hit = |server: &Tachikoma| {
+        let is_hit = || said(&get(server.address(), "/length")).contains(";hit");
+        assert!(wait_until(Duration::from_secs(20), is_hit), "never a hit");
+    };
+    let is_there = |server: &Tachikoma| {
+        let asked = "GET /length HTTP/1.1\r\nHost: a.test\r\nCache-Control: only-if-cached\r\n";
+        let answer = send(server.address(), format!("{asked}Connection: close\r\n\r\n"));
+        answer.header("cache-status").unwrap().contains(";hit")
+    };
+    let (one, mut other) = (start(), start());
+    assert_eq!(said(&get(one.address(), "/length")), "tachikoma;fwd=uri-miss;stored");
+    until_hit(&one);
+    assert_eq!(said(&get(other.address(), "/length")), "tachikoma;fwd=miss;stored");
+    until_hit(&other);
+    assert!(is_there(&one), "the other took its place");
+
+    let admin = other.admin().to_string();
+    let purged = run(&["purge", "--admin", &admin, "--url", "http://a.test/length"], &[]);
+    assert_eq!((purged.code, purged.out.as_str()), (Some(0), "removed 1 in redis\n"), "{purged:?}");
+    assert!(!is_there(&one) && !is_there(&other));
+
+    until_hit(&one);
+    let stats = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let stats = send(one.admin(), stats).text();
+    let line = stats.lines().find(|line| line.starts_with("tachikoma_response_cache_large_bytes "));
+    let held: u64 = line.unwrap().rsplit(' ').next().unwrap().parse().unwrap();
+    assert!((12 << 20..13 << 20).contains(&held), "{held} bytes");
+    // One that starts anew has no body, and says so.
+    other = start();
+    assert!(is_there(&one) && !is_there(&other));
+    assert_eq!(said(&get(other.address(), "/length")), "tachikoma;fwd=miss;stored");
+    until_hit(&other);
 }
