@@ -14,6 +14,9 @@ use tachikoma_testkit::RedisServer;
 /// The rights that the guide lists: every law holds with them.
 const RIGHTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/redis.acl");
 
+/// What a call of the store may take: no law is about that.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// A cache to test.
 pub(crate) struct Bench {
     pub(crate) cache: Cache,
@@ -77,8 +80,7 @@ impl Bench {
     fn config(server: &RedisServer) -> RedisConfig {
         let (config, _) = RedisConfig::from_url(&server.url_of_user_in(RIGHTS)).unwrap();
         // The virtual clock does not run while a busy machine makes an operation wait.
-        let patience = Duration::from_secs(10);
-        config.timeout(patience).connect_timeout(patience).lease(6 * patience)
+        config.timeout(PATIENCE).connect_timeout(PATIENCE).lease(6 * PATIENCE)
     }
 
     pub(crate) fn advance(&self, millis: u64) {
@@ -99,9 +101,7 @@ impl Drop for Watched {
 }
 
 fn builder(store: &Arc<dyn Store>, clock: &TestClock) -> CacheBuilder<Arc<dyn Store>> {
-    Cache::on(Arc::clone(store))
-        .clock(Arc::new(clock.clone()))
-        .store_timeout(Duration::from_secs(10))
+    Cache::on(Arc::clone(store)).clock(Arc::new(clock.clone())).store_timeout(PATIENCE)
 }
 
 /// Writes each law once and runs it on every store, as `memory::law`, `redis::law` and

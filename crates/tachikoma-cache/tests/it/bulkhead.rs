@@ -17,13 +17,13 @@ async fn pause(millis: u64) {
 
 /// Waits until a figure is what it should become.
 async fn until(what: &str, reached: impl Fn() -> bool) {
-    for _ in 0..5000 {
+    for _ in 0..30_000 {
         if reached() {
             return;
         }
         pause(1).await;
     }
-    panic!("{what}: not within five seconds");
+    panic!("{what}: not within thirty seconds");
 }
 
 /// Counts the loaders that run at once.
@@ -65,8 +65,10 @@ async fn everything_misses_at_once(cache: &Cache) {
                     pause(1).await;
                     Ok::<_, ()>(key)
                 };
-                let value = cache.get_or_load(&format!("k{key}"), load).ttl(MINUTE).await;
-                assert_eq!(*value.unwrap(), key);
+                // Waiting for a turn counts against the limit, and may take long on a busy machine.
+                let name = format!("k{key}");
+                let value = cache.get_or_load(&name, load).ttl(60 * MINUTE);
+                assert_eq!(*value.load_timeout(10 * MINUTE).await.unwrap(), key);
             }));
         }
     }
@@ -76,9 +78,13 @@ async fn everything_misses_at_once(cache: &Cache) {
     assert_eq!(meter.runs.load(Ordering::SeqCst), 1000);
     let most = meter.most.load(Ordering::SeqCst);
     assert!((2..=16).contains(&most), "{most} at once");
+    until("no load is left", || {
+        let stats = cache.stats();
+        (stats.loads_running, stats.loads_queued) == (0, 0)
+    })
+    .await;
     let stats = cache.stats();
     assert_eq!((stats.loads, stats.load_failures, stats.loads_rejected), (1000, 0, 0));
-    assert_eq!((stats.loads_running, stats.loads_queued), (0, 0));
 }
 
 /// Callers that go away leave no turn behind: the cache loads as many at once as before.
@@ -180,7 +186,7 @@ async fn loads_inside_of_loads(cache: &Cache) {
 /// On a server, with patience: what is tested is who loads, not how fast a busy machine answers.
 async fn patient(server: &RedisServer) -> Cache {
     let (config, _) = RedisConfig::from_url(&server.url()).unwrap();
-    let patience = Duration::from_secs(20);
+    let patience = 2 * MINUTE;
     let config = config.timeout(patience).connect_timeout(patience).lease(patience);
     let store = RedisStore::connect(config, Arc::new(SystemClock::new())).await.unwrap();
     let builder = Cache::on(Arc::new(store)).store_timeout(patience);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tachikoma_cache::store::memory::EvictionCause;
 use tachikoma_cache::{Cache, ErrorKind, Pattern, TestClock, Ttl};
-use tachikoma_testkit::{Stopwatch, wait_until};
+use tachikoma_testkit::{Stopwatch, pace, wait_until};
 
 const MIB: u64 = 1 << 20;
 
@@ -103,19 +103,22 @@ fn two_threads_writing_100_kb_values_for_10_s_never_exceed_10_mib() {
 #[test]
 fn two_seconds_after_everything_expired_the_cache_is_empty_without_traffic() {
     static ALIVE: AtomicI64 = AtomicI64::new(0);
+    // All are to be there before the first expires, on a busy machine too.
+    let ttl = Duration::from_millis(1500).mul_f64(2.0 * pace() - 1.0);
     let cache = Cache::memory().build().unwrap();
     now(async {
         for i in 0..20_000 {
             let value = Counted::new(100, &ALIVE);
-            cache.set(&format!("k{i}"), value, Duration::from_millis(1500)).await.unwrap();
+            cache.set(&format!("k{i}"), value, ttl).await.unwrap();
         }
     });
     assert_eq!((cache.stats().size, ALIVE.load(Relaxed)), (Some(20_000), 2_000_000));
-    let expired = wait_until(Duration::from_secs(10), || cache.stats().size == Some(0));
+    let patience = ttl + Duration::from_secs(10);
+    let expired = wait_until(patience, || cache.stats().size == Some(0));
     assert!(expired);
     let freed = Stopwatch::start();
     assert!(wait_until(Duration::from_secs(10), || ALIVE.load(Relaxed) == 0));
-    assert!(freed.elapsed() <= Duration::from_secs(2), "{:?}", freed.elapsed());
+    freed.within(Duration::from_secs(2));
     let stats = cache.stats();
     assert_eq!((stats.bytes, stats.expirations), (Some(0), Some(20_000)));
 }

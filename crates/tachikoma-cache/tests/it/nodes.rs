@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 use tachikoma_cache::{Cache, Clock as _, SystemClock};
-use tachikoma_testkit::{Connection, RedisServer, Resp, Stopwatch};
+use tachikoma_testkit::{Connection, RedisServer, Resp, Stopwatch, allowed};
 
 /// The URL of the process that does what it is told; without it this is the test.
 const NODE: &str = "TACHIKOMA_NODE";
@@ -281,13 +281,14 @@ fn a_holder_that_is_killed_is_replaced_within_its_lease() {
         // The load itself takes 100 ms.
         let took = clock.elapsed().saturating_sub(Duration::from_millis(100));
         assert_eq!(said.iter().map(|said| said[0]).sum::<u64>(), 1, "one of them loads");
-        times.push(took);
-        if took <= LEASE + Duration::from_millis(100) {
+        let most = allowed(LEASE + Duration::from_millis(100), took);
+        times.push((took, most));
+        if took <= most {
             println!("replaced after {times:?}");
             return;
         }
     }
-    panic!("{times:?}, and at most a lease and 100 ms is allowed");
+    panic!("each took and was allowed {times:?}; on a quiet machine a lease and 100 ms");
 }
 
 /// Runs races of a load against a change; how many keys hold the old version afterwards, or gave it

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rand::RngExt;
 use tachikoma_cache::{Cache, LoadError};
-use tachikoma_testkit::Stopwatch;
+use tachikoma_testkit::{Stopwatch, allowed};
 
 /// Machines that run tests are shared: a time bound counts as met if one of three tries meets it.
 /// What is not a time must hold in each.
@@ -17,12 +17,13 @@ async fn within<F: Future<Output = ()>>(bound: Duration, attempt: impl Fn() -> F
         let stopwatch = Stopwatch::start();
         attempt().await;
         let took = stopwatch.elapsed();
-        if took <= bound {
+        let most = allowed(bound, took);
+        if took <= most {
             return;
         }
-        times.push(took);
+        times.push((took, most));
     }
-    panic!("{times:?}, and at most {bound:?} is allowed");
+    panic!("each took and was allowed {times:?}; on a quiet machine {bound:?}");
 }
 
 async fn pause(millis: u64) {
@@ -151,7 +152,7 @@ macro_rules! on_stores {
             async fn $case() {
                 let server = tachikoma_testkit::RedisServer::start();
                 // Patient: what is tested is who loads, not how fast a busy machine answers.
-                let url = format!("{}?store_timeout=10s", server.url());
+                let url = format!("{}?store_timeout=60s", server.url());
                 super::$case(&tachikoma_cache::Cache::connect(&url).await.unwrap()).await;
             })*
         }

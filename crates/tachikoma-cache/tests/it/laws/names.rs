@@ -147,9 +147,8 @@ laws! {
         let pattern = Pattern::raw(&format!("{}b", "a*".repeat(50))).unwrap();
         let watch = Stopwatch::start();
         assert_eq!(b.cache.delete_pattern(&pattern).await.unwrap().total(), 0);
-        let took = watch.elapsed();
+        let took = watch.within(ms(50) * keys / 5);
         println!("{:?} for each key", took / keys);
-        assert!(took <= ms(50) * keys / 5, "{took:?} for {keys} keys");
     }
 
     async fn ds_08_everything_is_a_call_of_its_own_and_ends_at_the_namespace(b) {

@@ -124,8 +124,14 @@ async fn fm_26_the_last_waiter_goes() {
         let connections = rig.server.info("connected_clients");
         for i in 0..50 {
             let cache = rig.cache.clone();
+            let begun = rig.cache.stats().loads;
             let caller = tokio::spawn(async move { load(&cache, &format!("k{i}")).await });
             pause(ms(1)).await;
+            // Some go at any moment, and half when their load has begun.
+            if i % 2 == 0 {
+                let begins = async || rig.cache.stats().loads > begun || caller.is_finished();
+                soon("begun", ms(10_000), begins).await;
+            }
             caller.abort();
         }
         let stored = async || {
@@ -136,13 +142,17 @@ async fn fm_26_the_last_waiter_goes() {
             }
             there
         };
-        pause(ms(200)).await;
+        let enough = async || stored().await >= 25;
+        let _ = tokio::time::timeout(ms(10_000), soon("stored", ms(20_000), enough)).await;
         let there = stored().await;
         // A caller that was aborted before it began has started no load.
         row.holds("loads that went on and were stored", "≥ 25 of 50", there, there >= 25);
         let more = rig.server.info("connected_clients") - connections;
         row.count("connections left over", 0, u64::try_from(more.max(0)).unwrap());
-        let leases = rig.server.command(&["KEYS", "*:l"]).array().len() as u64;
+        let leases = || rig.server.command(&["KEYS", "*:l"]).array().len() as u64;
+        let _ =
+            tokio::time::timeout(ms(1000), soon("leases", ms(2000), async || leases() == 0)).await;
+        let leases = leases();
         row.count("leases left over", 0, leases);
         row
     })
