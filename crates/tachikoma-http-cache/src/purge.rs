@@ -75,7 +75,8 @@ impl HttpCache {
     /// Purges; how many responses, in each tier. A tag that is not purged softly is invalidated at
     /// once, whatever it covers, and not counted; [`count`](Self::count) does.
     ///
-    /// A prefix, a pattern and a soft tag look at every stored response.
+    /// A prefix, a pattern and a soft tag look at every stored response; a soft tag holds all that
+    /// has it in memory until it is put back.
     ///
     /// # Errors
     ///
@@ -85,13 +86,16 @@ impl HttpCache {
     pub async fn purge(&self, purge: &Purge) -> Result<Removed, PurgeError> {
         let (shared, storage) = (self.shared(), &self.shared().storage);
         let purged = match &purge.what {
-            What::Url(url) => self.remove(&[self.key_of(url)?], purge.soft, None).await,
+            What::Url(url) => self.remove(&[self.key_of(url)?], purge.soft).await,
             What::Tag(tag) if purge.soft => {
                 shared.flights.detach_all();
-                match storage.tagged(tag).await {
-                    Ok(keys) => self.remove(&keys, true, Some(tag)).await,
+                let softened = match storage.tagged(tag).await {
+                    Ok(keys) => shared.soften(&keys, Some(tag)).await,
                     Err(error) => Err(error),
-                }
+                };
+                // Nobody knows the tags of what is being fetched.
+                shared.flights.detach_all();
+                softened
             }
             What::Tag(tag) => {
                 return self.purge_tag(tag).await.map(|()| Removed::default());
@@ -100,10 +104,13 @@ impl HttpCache {
                 let matching = named(&purge.what)?;
                 // What is being fetched may match too.
                 shared.flights.detach_all();
-                match storage.matching(&matching).await {
-                    Ok(keys) => self.remove(&keys, purge.soft, None).await,
+                let removed = match storage.matching(&matching).await {
+                    Ok(keys) => self.remove(&keys, purge.soft).await,
                     Err(error) => Err(storage.remove_later(error).await),
-                }
+                };
+                // Also what began meanwhile, whose key may not say which URL it is of.
+                shared.flights.detach_all();
+                removed
             }
         };
         purged.map_err(PurgeError::Store)
@@ -129,7 +136,7 @@ impl HttpCache {
         Ok(count)
     }
 
-    async fn remove(&self, keys: &[Key], soft: bool, tag: Option<&str>) -> Result<Removed, Error> {
+    async fn remove(&self, keys: &[Key], soft: bool) -> Result<Removed, Error> {
         let shared = self.shared();
         let mut removed = Removed::default();
         // Nothing matched: that is zero in the tiers there are, and the store knows which.
@@ -137,7 +144,7 @@ impl HttpCache {
             if keys.is_empty() { vec![&[]] } else { keys.chunks(BATCH).collect() };
         for batch in batches {
             let one =
-                if soft { shared.soften(batch, tag).await? } else { shared.remove(batch).await? };
+                if soft { shared.soften(batch, None).await? } else { shared.remove(batch).await? };
             removed = removed.and(one);
         }
         Ok(removed)

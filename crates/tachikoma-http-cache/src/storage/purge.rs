@@ -129,7 +129,8 @@ impl Storage {
     /// Makes what is stored under these keys stale, or of it only what has a tag; how many
     /// responses that were. What is being fetched for them is not stored.
     ///
-    /// They are removed and put back: a response that is fetched meanwhile stays.
+    /// They are removed and put back: a response that is fetched meanwhile stays. For a tag these
+    /// must be all that have it: what is not read before it is invalidated cannot be put back.
     pub(crate) async fn soften(
         &self,
         keys: &[Key],
@@ -223,13 +224,19 @@ fn stale(stored: &Stored, now: SystemTime) -> Stored {
 
 /// What a text that names URLs means: an absolute URL, or a path of any host.
 pub(crate) fn matching(pattern: &str) -> Option<Matching> {
-    let glob = || Glob::new(pattern).ok();
     if pattern.starts_with('/') {
-        return glob().map(Matching::Path);
+        return Glob::new(pattern).ok().map(Matching::Path);
     }
     let (scheme, rest) = pattern.split_once("://")?;
     let is_scheme = ["http", "https", "http*", "*"].contains(&scheme);
-    (is_scheme && !rest.is_empty()).then(glob).flatten().map(Matching::Url)
+    if !is_scheme || rest.is_empty() {
+        return None;
+    }
+    // The host is lower case in every key. Without a slash, what follows a star may be a path.
+    let (host, path) =
+        rest.split_at(rest.find('/').or_else(|| rest.find('*')).unwrap_or(rest.len()));
+    let lower = format!("{scheme}://{}{path}", host.to_ascii_lowercase());
+    Glob::new(&lower).ok().map(Matching::Url)
 }
 
 /// The pattern for all URLs that begin with a text.

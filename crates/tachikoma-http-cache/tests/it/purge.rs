@@ -87,6 +87,9 @@ async fn a_prefix_is_taken_byte_for_byte() {
 async fn a_pattern_names_urls_or_the_paths_of_every_host() {
     let css = ["/a/x.css", "/b/x.css"];
     check(Purge::pattern("http://shop.test/*.css"), 2, &css, &[]).await;
+    check(Purge::pattern("http://Shop.TEST/*.css"), 2, &css, &[]).await;
+    check(Purge::pattern("http://*.TEST/*.css"), 4, &css, &css).await;
+    check(Purge::pattern("http://shop.test/*.CSS"), 0, &[], &[]).await;
     check(Purge::pattern("/*.css"), 4, &css, &css).await;
     check(Purge::pattern("http://*.test/b/\\[?]"), 2, &["/b/[1]"], &["/b/[1]"]).await;
 }
@@ -163,4 +166,34 @@ async fn an_ignored_parameter_of_a_purged_url_is_ignored_too() {
     let purge = Purge::url("http://shop.test/a?utm_y=2");
     memory(site.cache.purge(&purge).await.unwrap(), 1);
     assert!(!site.send(request("GET", "/a", &[])).await.is_hit());
+}
+
+#[tokio::test]
+async fn a_soft_purge_of_a_tag_leaves_all_that_has_it_stale_however_much_that_is() {
+    let site = Site::new(Mode::Layer, |seen| {
+        let all = if seen.uri.path() == "/other" { "other" } else { "all" };
+        let fresh = "max-age=60, stale-while-revalidate=600";
+        response(200, &[("cache-control", fresh), ("surrogate-key", all)], "")
+    })
+    .await;
+    let paths: Vec<String> = (0..600).map(|n| format!("/{n}")).collect();
+    for path in &paths {
+        site.get(path, &[]).await;
+    }
+    site.get("/other", &[]).await;
+    // A task that never waits has others store what it asked for.
+    for round in 0.. {
+        if site.cache.stats().stored == 601 {
+            break;
+        }
+        assert!(round < 2_000, "{} stored", site.cache.stats().stored);
+        crate::site::pause().await;
+    }
+    memory(site.cache.purge(&Purge::tag("all").soft()).await.unwrap(), 600);
+    for path in &paths {
+        let stale = site.get(path, &[("cache-control", "only-if-cached")]).await;
+        assert!(stale.said().contains("detail=stale-while-revalidate"), "{path}: {}", stale.said());
+    }
+    assert!(is_hit(&site, "shop.test", "/other").await);
+    memory(site.cache.purge(&Purge::tag("none").soft()).await.unwrap(), 0);
 }
