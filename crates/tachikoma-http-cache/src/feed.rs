@@ -5,7 +5,8 @@
 //! that stops holds up nobody. What is to be stored is held whole, within a cap and a bound on all
 //! of them together. Past either it is not stored any more, and only what somebody has yet to
 //! read is held, a small window; then a reader that is far too slow is cut off, so that it does not
-//! hold up the others for ever.
+//! hold up the others for ever. The same if all its readers are far too slow and another body finds
+//! no room: clients that hardly read must not keep others from being stored.
 //!
 //! Never ends cleanly for any reader unless the end was proved: the number of bytes that
 //! `Content-Length` promised, or the stream's own end.
@@ -16,7 +17,7 @@ mod readers;
 use std::{
     error::Error as StdError,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak},
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -25,11 +26,11 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body as _, Frame};
 use http_body_util::combinators::UnsyncBoxBody;
-use tachikoma_cache::Clock;
+use tachikoma_cache::{Clock, Time};
 
-use crate::budget::Room;
+use crate::budget::{Holder, Room};
 use pieces::Pieces;
-use readers::{Readers, Stall, Wakers};
+use readers::{Readers, Stall, Wakers, is_too_slow};
 
 pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
 
@@ -91,8 +92,11 @@ pub(crate) trait Taker: fmt::Debug + Send {
     /// Its end was proved: this is all of it.
     fn complete(self: Box<Self>, body: Bytes);
 
-    /// More came than is held.
+    /// More came than is stored of one body.
     fn too_large(self: Box<Self>);
+
+    /// There is no room for it, or others need that more.
+    fn no_room(self: Box<Self>);
 
     /// Its end was not proved: less or more came than was promised, or it broke off.
     fn incomplete(self: Box<Self>);
@@ -147,6 +151,7 @@ struct State {
     readers: Readers,
     stall: Option<Stall>,
     clock: Arc<dyn Clock>,
+    opened_at: Time,
 }
 
 #[derive(Clone)]
@@ -169,12 +174,19 @@ impl Feed {
             end: None,
             readers: Readers::default(),
             stall: None,
+            opened_at: clock.now(),
             clock,
         };
         let waker = Waker::from(Arc::clone(&wakers));
         let feed =
             Arc::new(Self { state: Mutex::new(state), wakers, waker, promised, finish_limit });
-        let slot = feed.lock().readers.add(0);
+        let holder: Weak<dyn Holder> = Arc::downgrade(&feed) as Weak<dyn Holder>;
+        let mut state = feed.lock();
+        let slot = state.readers.add(0);
+        if let Some(keep) = &mut state.keep {
+            keep.room.held_by(holder);
+        }
+        drop(state);
         Reader { feed, slot, at: 0, is_done: false, trailers: true, finishes: false }
     }
 
@@ -205,6 +217,27 @@ impl Feed {
     fn lock(&self) -> MutexGuard<'_, State> {
         // A source that panics is taken out while it is asked: what is left is a broken body.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Holder for Feed {
+    fn give_way(&self) {
+        let mut state = match self.state.try_lock() {
+            Ok(state) => state,
+            Err(TryLockError::Poisoned(state)) => state.into_inner(),
+            // Something is coming just now; or it is the one that needs the room.
+            Err(TryLockError::WouldBlock) => return,
+        };
+        let time = state.clock.now().since(state.opened_at);
+        if !is_too_slow(state.pieces.end(), time) {
+            return;
+        }
+        let keep = state.keep.take();
+        state.forget_what_is_read();
+        drop(state);
+        if let Some(keep) = keep {
+            keep.taker.no_room();
+        }
     }
 }
 
@@ -277,7 +310,7 @@ impl State {
         let is_too_large = length > keep.cap;
         if is_too_large || !keep.room.reach(length) {
             if let Some(keep) = self.keep.take() {
-                keep.taker.too_large();
+                if is_too_large { keep.taker.too_large() } else { keep.taker.no_room() }
             }
             self.forget_what_is_read();
         }

@@ -142,6 +142,10 @@ impl Taker for Fill {
     }
 
     fn too_large(self: Box<Self>) {
+        self.no_room();
+    }
+
+    fn no_room(self: Box<Self>) {
         let Self { shared, lead, .. } = *self;
         if let Some(lead) = lead {
             lead.decline(shared.entries().clock().now());

@@ -251,7 +251,8 @@ impl HttpCacheLayer {
     }
 
     /// The most bytes that all responses under way hold together before they are stored. What
-    /// finds no room is streamed through and not stored.
+    /// finds no room is streamed through and not stored. Where it finds none, what arrived at less
+    /// than 64 KiB a second for 10 seconds or more gives way, and is not stored itself.
     ///
     /// Default: 128 MiB.
     #[must_use]

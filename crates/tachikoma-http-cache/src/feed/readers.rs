@@ -18,6 +18,13 @@ const GRACE: Duration = Duration::from_secs(10);
 /// … and what it must have read by then: 64 KiB a second.
 const LEAST: u64 = 640 << 10;
 
+/// Whether a body of which so much came in this time came too slowly to hold room that others need.
+/// It comes as fast as its fastest reader reads.
+pub(super) fn is_too_slow(came: u64, time: Duration) -> bool {
+    let least = u128::from(LEAST) * time.as_millis();
+    time >= GRACE && u128::from(came) * GRACE.as_millis() < least
+}
+
 /// The places of all readers.
 #[derive(Debug, Default)]
 pub(super) struct Readers {

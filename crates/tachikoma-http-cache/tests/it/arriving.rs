@@ -17,7 +17,7 @@ use futures_util::future::{BoxFuture, join_all};
 use http::{HeaderMap, Request, Response};
 use http_body::Frame;
 use http_body_util::BodyExt as _;
-use tachikoma_cache::Cache;
+use tachikoma_cache::{Cache, TestClock};
 use tachikoma_http_cache::{HttpCache, HttpCacheLayer, HttpCacheService};
 use tokio::sync::mpsc;
 use tower::{Layer as _, Service, ServiceExt as _};
@@ -84,6 +84,7 @@ struct Play {
     stage: Stage,
     service: HttpCacheService<Stage>,
     cache: HttpCache,
+    clock: TestClock,
 }
 
 const FRESH: &[(&str, &str)] = &[("cache-control", "max-age=60")];
@@ -99,9 +100,11 @@ impl Play {
     ) -> Self {
         let (calls, open, told) = Default::default();
         let stage = Stage { calls, open, told, headers };
-        let layer = options(HttpCacheLayer::new(Cache::memory().build().unwrap()));
+        let clock = TestClock::new();
+        let cache = Cache::memory().clock(Arc::new(clock.clone())).build().unwrap();
+        let layer = options(HttpCacheLayer::new(cache));
         let cache = layer.handle();
-        Self { service: layer.layer(stage.clone()), stage, cache }
+        Self { service: layer.layer(stage.clone()), stage, cache, clock }
     }
 
     async fn open(&self) -> Response<Body> {
@@ -113,7 +116,11 @@ impl Play {
     }
 
     async fn send(&self, method: &str, headers: &[(&str, &str)]) -> Response<Body> {
-        let asked = self.service.clone().oneshot(request(method, "/", headers));
+        self.send_to(method, "/", headers).await
+    }
+
+    async fn send_to(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Response<Body> {
+        let asked = self.service.clone().oneshot(request(method, path, headers));
         let answer = tokio::time::timeout(Duration::from_secs(5), asked).await;
         answer.expect("no answer").unwrap().map(Body::new)
     }
@@ -334,4 +341,54 @@ async fn a_condition_and_a_head_are_answered_from_a_head_that_arrived() {
     assert_eq!(read(first).await.text(), "begun and done");
     assert_eq!(read(other).await.text(), "begun and done");
     assert_eq!(play.stage.calls.load(SeqCst), 1);
+}
+
+/// Says what was decided of a new page.
+async fn said_of(play: &Play, path: &str) -> (String, Response<Body>) {
+    let answer = play.send_to("GET", path, &[]).await;
+    (answer.headers()["cache-status"].to_str().unwrap().to_owned(), answer)
+}
+
+async fn say_and_read(play: &Play, call: usize, times: usize, body: &mut Body) {
+    for _ in 0..times {
+        play.say(call, vec![7; 10_000]).await;
+        assert_eq!(next(body).await.len(), 10_000);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_arrives_too_slowly_gives_its_room_to_what_finds_none() {
+    let headers = &[("cache-control", "max-age=60"), ("content-length", "900000")];
+    let play = Play::with(headers, |layer| layer.max_fill_bytes(1_000_000));
+    let (said, mut slow) = said_of(&play, "/slow").await;
+    assert!(said.ends_with("stored"), "{said}");
+    say_and_read(&play, 0, 1, slow.body_mut()).await;
+    let (said, _) = said_of(&play, "/early").await;
+    assert!(said.ends_with("detail=no-room"), "{said}");
+
+    play.clock.advance(Duration::from_secs(11));
+    let (said, mut quick) = said_of(&play, "/quick").await;
+    assert!(said.ends_with("stored"), "{said}");
+    assert_eq!(play.cache.stats().fill_bytes, 900_000);
+    // Nobody is brought the one that gave way, and it reaches its client whole.
+    let (_, again) = said_of(&play, "/slow").await;
+    drop(again);
+    assert_eq!(play.calls(), 4);
+    say_and_read(&play, 0, 89, slow.body_mut()).await;
+    play.end(0);
+    assert!(read(slow).await.body.unwrap().is_empty());
+    assert_eq!(play.cache.stats().stored, 0);
+
+    // 64 KiB a second are a pace …
+    say_and_read(&play, 2, 70, quick.body_mut()).await;
+    play.clock.advance(Duration::from_secs(10));
+    let (said, _) = said_of(&play, "/late").await;
+    assert!(said.ends_with("detail=no-room"), "{said}");
+    // … and so it is not enough to have been quick once.
+    play.clock.advance(Duration::from_secs(10));
+    let (said, _) = said_of(&play, "/later").await;
+    assert!(said.ends_with("stored"), "{said}");
+    say_and_read(&play, 2, 20, quick.body_mut()).await;
+    play.end(2);
+    assert!(read(quick).await.body.unwrap().is_empty());
 }
