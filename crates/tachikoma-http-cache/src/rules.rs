@@ -118,12 +118,13 @@ impl Rule {
             let allowed = "a name without scheme, port and path, like shop.test or *.shop.test";
             return Err(RuleError::new("host", host, allowed));
         }
-        self.host = Some(host.to_ascii_lowercase());
+        self.host = Some(host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase());
         Ok(self)
     }
 
-    /// How long its responses are fresh from when they come, whatever they say themselves. Errors
-    /// and what may not be stored at all (`no-store`, `private`, …) are left as they are.
+    /// How long its responses are fresh from when they come, whatever lifetime they state. Errors
+    /// and what may not be stored at all (`no-store`, `private`, …) are left as they are, and what
+    /// says `no-cache` is validated for each request all the same.
     #[must_use]
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.changes.ttl = Some(ttl);
@@ -202,6 +203,8 @@ impl Rule {
     fn is_about(&self, host: &str, path: &str, headers: &HeaderMap) -> bool {
         let has_credentials =
             || headers.contains_key(COOKIE) || headers.contains_key(AUTHORIZATION);
+        // A last dot names the same host, as it does for whoever finds its upstream.
+        let host = host.strip_suffix('.').unwrap_or(host);
         let is_host = match self.host.as_deref() {
             None => true,
             Some(name) => match name.strip_prefix('*') {

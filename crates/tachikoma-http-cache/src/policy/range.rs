@@ -228,8 +228,8 @@ pub fn part(request: &HeaderMap, stored: &HeaderMap, held: &Held) -> Part {
     match parts.len() {
         0 => Part::Unsatisfiable,
         1 => Part::Bytes(parts),
-        // Ranges that overlap so much that they are more than the whole (RFC 9110 §14.2).
-        _ if held.end.is_some_and(|end| bytes > end) => {
+        // Ranges that overlap so much that they are more than all that is held (RFC 9110 §14.2).
+        _ if held.length().is_none_or(|length| bytes > length) => {
             if held.is_whole() {
                 Part::Whole
             } else {

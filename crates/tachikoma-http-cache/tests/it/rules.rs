@@ -217,3 +217,18 @@ async fn tags_come_from_headers_that_are_named_and_from_rules() {
         assert!(!site.get("/", &[]).await.is_hit(), "{tag}");
     }
 }
+
+#[tokio::test]
+async fn a_rule_for_a_host_holds_for_its_name_with_a_last_dot_too() {
+    for name in ["shop.test", "shop.test.", "*.test", "*.test."] {
+        let rule = Rule::path("/*").unwrap().host(name).unwrap().bypass();
+        let fresh = |seen: &Seen| reflect(seen, &[("cache-control", "max-age=60")]);
+        let site = site(Mode::Layer, rule, fresh).await;
+        for host in ["shop.test", "shop.test.", "Shop.Test.:80"] {
+            site.get("/", &[("host", host)]).await;
+            assert!(!site.get("/", &[("host", host)]).await.is_hit(), "{name} {host}");
+        }
+        assert!(!site.get("/", &[("host", "shop.test.evil")]).await.is_hit());
+        assert!(site.get("/", &[("host", "shop.test.evil")]).await.is_hit(), "{name}");
+    }
+}

@@ -266,3 +266,16 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn ranges_of_a_part_are_together_no_more_than_the_part() {
+    for total in ["*", "1000"] {
+        let range = format!("bytes 0-99/{total}");
+        let held = Held::part(&headers(&[("content-range", &range)]), 100).unwrap();
+        let part = |range: &str| part(&headers(&[("range", range)]), &HeaderMap::new(), &held);
+        assert_eq!(part("bytes=0-49,50-99"), bytes(&[0..50, 50..100]), "{total}");
+        assert_eq!(part("bytes=0-99,0-0"), Part::Missing, "{total}");
+        let sixteen = format!("bytes={}", ["0-99"; 16].join(","));
+        assert_eq!(part(&sixteen), Part::Missing, "{total}");
+    }
+}
