@@ -117,6 +117,14 @@ pub(crate) fn is_unchanged(status: StatusCode, stored: &HeaderMap, request: &Hea
     )
 }
 
+/// The answer when the origin says of what is stored that it is current, and that it is not.
+pub(crate) fn bad_gateway<B>(decision: &Decision) -> Response<CacheBody<B>> {
+    let mut response = Response::new(CacheBody::empty());
+    *response.status_mut() = StatusCode::BAD_GATEWAY;
+    cache_status::add(response.headers_mut(), decision);
+    response
+}
+
 /// The answer to `only-if-cached` when there is none (RFC 9111 §5.2.1.7).
 pub(crate) fn only_if_cached<B>() -> Response<CacheBody<B>> {
     let mut response = Response::new(CacheBody::empty());

@@ -5,6 +5,7 @@
 //! is one with the inner service.
 
 mod call;
+mod carry;
 mod fetch;
 mod post;
 mod rest;
@@ -37,10 +38,12 @@ use crate::{
         request::RequestFacts,
         reuse::{Failed, Reuse, reuse, stale_if_error},
     },
+    stats::add,
     storage::{self, Found, Place, Right, Stored, StoredResponse},
 };
+use carry::Carried;
 use fetch::Fetch;
-pub(crate) use fetch::ends_with_its_connection;
+pub(crate) use fetch::may_be_held;
 pub(crate) use post::post;
 
 /// How often a request waits for others before it asks itself.
@@ -112,8 +115,28 @@ pub(crate) fn verdict(
     }
 }
 
-/// An exchange that the cache takes no part in, but for what an unsafe one makes invalid.
+/// An exchange that the cache takes no part in, but for what an unsafe one makes invalid: that is
+/// known only from its answer, so it goes on without its client.
 pub(crate) async fn pass<S, B, R>(
+    shared: Arc<Shared>,
+    inner: S,
+    request: Request<B>,
+    why: Bypass,
+    target: Option<Target>,
+) -> Result<Response<CacheBody<R>>, S::Error>
+where
+    S: Service<Request<B>, Response = Response<R>> + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+    B: Send + 'static,
+    R: Send + 'static,
+{
+    let may_invalidate = target.is_some() && is_unsafe(request.method());
+    let exchange = passed_on(shared, inner, request, why, target);
+    if may_invalidate { Carried::new(exchange).await } else { exchange.await }
+}
+
+async fn passed_on<S, B, R>(
     shared: Arc<Shared>,
     inner: S,
     request: Request<B>,
@@ -148,6 +171,7 @@ fn invalidated_keys<R>(method: &Method, base: Option<&Uri>, response: &Response<
 /// Invalidates in a task of its own: the change is made, so a client that goes away now must not
 /// leave the old answers behind. Returns whether it is done, in a store that no other process has.
 async fn invalidate(shared: Arc<Shared>, keys: Vec<Key>) -> bool {
+    add(&shared.counters.invalidations, keys.len() as u64);
     let invalidation = async move { shared.invalidate(&keys).await };
     match tokio::runtime::Handle::try_current() {
         // It cannot fail but by a panic, which has been reported where it happened.

@@ -8,12 +8,13 @@ mod questions;
 
 use std::{fmt, time::SystemTime};
 
-use http::{HeaderMap, Request, Response, header::CONTENT_LENGTH};
+use http::{HeaderMap, Request, Response};
 
 use crate::{
     HttpCache, answer, cache_status,
-    exchange::{Asked, Verdict, ends_with_its_connection, verdict},
+    exchange::{Asked, Verdict, may_be_held, verdict},
     handle::Shared,
+    head,
     judge::{self, judge},
     policy::{
         decision::{Bypass, Decision, Forward, Refusal},
@@ -177,13 +178,9 @@ fn refusal<R>(
     if let Err(refusal) = judged {
         return Some(refusal);
     }
-    let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
-    let length = length.and_then(|length| length.trim().parse().ok()).unwrap_or(0_usize);
-    if length > shared.max_body_size {
-        return Some(Refusal::TooLarge);
-    }
-    ends_with_its_connection(headers, given.version(), given.extensions())
-        .then_some(Refusal::EndUnproved)
+    let least = head::content_length(headers).unwrap_or(0);
+    let head = (headers, given.version(), given.extensions());
+    may_be_held(head, least, shared.max_body_size).err()
 }
 
 fn asked<B>(shared: &Shared, request: &Request<B>) -> Result<(Request<()>, Asked), Bypass> {

@@ -42,6 +42,8 @@ pub(crate) struct Fill {
     pub(crate) storable: Storable,
     pub(crate) tags: Vec<String>,
     pub(crate) options: Arc<Options>,
+    /// Something is stored that is no longer current, now that this came.
+    pub(crate) replaces: bool,
     pub(crate) body: Arriving,
 }
 
@@ -82,6 +84,7 @@ impl Fill {
             tags,
             options,
             body: arriving,
+            ..
         } = self;
         let Content { status, headers, body, part } = match arriving {
             Arriving::Whole => Content { status, headers, body, part: None },
@@ -142,7 +145,14 @@ impl Taker for Fill {
     }
 
     fn too_large(self: Box<Self>) {
+        let older = self.replaces.then(|| (Arc::clone(&self.shared), self.key.clone()));
+        // The lease is given back first, so that the removal need not end it.
         self.no_room();
+        if let Some((shared, key)) = older
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(async move { shared.invalidate(&[key]).await });
+        }
     }
 
     fn no_room(self: Box<Self>) {

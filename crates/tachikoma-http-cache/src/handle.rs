@@ -75,12 +75,11 @@ impl Shared {
         tracing::debug!(decision = decision.name(), cache_status = said(), "response cache");
     }
 
-    /// Removes what an unsafe request made invalid. A store that fails keeps the removal and
-    /// retries it; the request does not fail for it.
+    /// Removes what an unsafe request made invalid, or what is no longer current. A store that
+    /// fails keeps the removal and retries it; the request does not fail for it.
     ///
     /// Returns whether it is done, in a store that no other process has.
     pub(crate) async fn invalidate(&self, keys: &[Key]) -> bool {
-        add_one(&self.counters.invalidations);
         match self.remove(keys).await {
             Ok(removed) => removed.redis.is_none(),
             Err(error) => {

@@ -55,7 +55,11 @@ pub(crate) struct Counters {
 }
 
 pub(crate) fn add_one(counter: &AtomicU64) {
-    counter.fetch_add(1, Relaxed);
+    add(counter, 1);
+}
+
+pub(crate) fn add(counter: &AtomicU64, number: u64) {
+    counter.fetch_add(number, Relaxed);
 }
 
 impl Counters {

@@ -38,7 +38,7 @@ use crate::{
         targeted::governing,
         validation::{self, Validators},
     },
-    storage::{FillLease, Right, Stored, StoredResponse},
+    storage::{FillLease, Place, Right, Stored, StoredResponse},
 };
 
 /// How long a refresh in the background may take.
@@ -95,13 +95,33 @@ where
             let validators = Validators::read(&known.headers);
             validation::ask(request.headers_mut(), &known.headers, &validators);
         }
+        // The same without the condition, should the answer to that be of another version.
+        let (parts, body) = request.into_parts();
+        let is_asked = known.is_some() && why != Forward::Partial && !asked.facts.head;
+        let again = make.filter(|_| is_asked).map(|make| {
+            let mut parts = parts.clone();
+            parts.headers = headers.clone();
+            Request::from_parts(parts, make())
+        });
+        let request = Request::from_parts(parts, body);
         let asked_at = shared.entries().clock().wall();
         let mut sent = Sent { shared, asked, why, stored, lead, right, headers, asked_at };
         let answer = match (rest, known, make) {
-            (Some(rest), Some(part), Some(make)) => rest.fetch(part, inner, request, make).await,
+            (Some(rest), Some(part), Some(make)) => {
+                rest.fetch(part, &mut inner, request, make).await
+            }
             _ => {
                 once(&mut inner, request).await.map(|answer| (answer.map(CacheBody::passed), None))
             }
+        };
+        let answer = match (answer, again) {
+            (Ok((answer, _)), Some(again)) if sent.is_of_another_version(&answer) => {
+                drop(answer);
+                sent.forget().await;
+                let answer = once(&mut inner, again).await;
+                answer.map(|answer| (answer.map(CacheBody::passed), None))
+            }
+            (answer, _) => answer,
         };
         match answer {
             Ok((answer, status)) => Ok(sent.answered(answer, status).await),
@@ -124,6 +144,27 @@ where
 }
 
 impl Sent {
+    /// Whether an answer says "not modified", and not of what is stored.
+    fn is_of_another_version<R>(&self, answer: &Response<R>) -> bool {
+        let stored = self.stored.as_deref().and_then(Stored::response);
+        answer.status() == StatusCode::NOT_MODIFIED
+            && self.why != Forward::Partial
+            && !self.asked.facts.head
+            && stored.is_some_and(|stored| {
+                let (own, named) = (&stored.headers, answer.headers());
+                validation::contradicts(&Validators::read(own), &Validators::read(named))
+            })
+    }
+
+    /// Forgets what is stored, and takes the right to store what comes instead.
+    async fn forget(&mut self) {
+        self.stored = None;
+        // A lease is given back first, so that the removal need not end it.
+        self.right = Right::Failed;
+        self.shared.invalidate(std::slice::from_ref(&self.asked.key)).await;
+        self.right = self.shared.storage.begin(&self.asked.key, Place::default(), "").await;
+    }
+
     /// What becomes of the answer; `said` is what the inner service said, where that differs.
     pub(super) async fn answered<R>(
         mut self,
@@ -224,6 +265,7 @@ impl Sent {
             headers: parts.headers.clone(),
             storable,
             tags,
+            replaces: self.stored.is_some() && replaces(status),
             body: Arriving::of(status, self.stored),
             options: Arc::clone(&options),
         };
@@ -276,16 +318,14 @@ impl Sent {
     /// Whether the body may be stored as far as its head tells; with room for what it announces.
     fn fits<R: Body>(&self, body: &R, parts: &Parts) -> Result<Room, Refusal> {
         let least = body.size_hint().lower().max(head::content_length(&parts.headers).unwrap_or(0));
-        let least = usize::try_from(least).unwrap_or(usize::MAX);
-        if least > self.shared.max_body_size {
-            return Err(Refusal::TooLarge);
-        }
-        if ends_with_its_connection(&parts.headers, parts.version, &parts.extensions)
-            && !body.is_end_stream()
-        {
-            return Err(Refusal::EndUnproved);
+        let head = (&parts.headers, parts.version, &parts.extensions);
+        match may_be_held(head, least, self.shared.max_body_size) {
+            // It has ended.
+            Err(Refusal::EndUnproved) if body.is_end_stream() => {}
+            other => other?,
         }
         let mut room = self.shared.fills.open();
+        let least = usize::try_from(least).unwrap_or(usize::MAX);
         if room.reach(least) { Ok(room) } else { Err(Refusal::NoRoom) }
     }
 
@@ -313,7 +353,7 @@ impl Sent {
                 | Refusal::TooLarge
         );
         // A newer answer that may not be stored still says that the older one is no longer it.
-        if self.stored.is_some() && is_about_the_resource && !status.is_server_error() {
+        if self.stored.is_some() && is_about_the_resource && replaces(status) {
             self.shared.invalidate(std::slice::from_ref(&self.asked.key)).await;
         }
     }
@@ -334,10 +374,8 @@ impl Sent {
                 values.map(|value| (name.clone(), value)).collect::<Vec<_>>()
             })
             .collect();
-        let confirmed = validation::confirms(
-            &Validators::read(&current.headers),
-            &Validators::read(&answer.headers),
-        );
+        let validators = (Validators::read(&current.headers), Validators::read(&answer.headers));
+        let confirmed = validation::confirms(&validators.0, &validators.1);
         let outcome = self.updated(current, answer.headers, confirmed);
         let decision = Decision::Forwarded {
             why: self.why,
@@ -356,7 +394,12 @@ impl Sent {
             Err(refusal) => {
                 self.stored = Some(Arc::clone(stored));
                 self.refused(&refusal, StatusCode::NOT_MODIFIED).await;
-                answer::from_stored(current, &headers, false, now, &decision)
+                if validation::contradicts(&validators.0, &validators.1) {
+                    // The old body is no answer. The next request brings the new one.
+                    answer::bad_gateway(&decision)
+                } else {
+                    answer::from_stored(current, &headers, false, now, &decision)
+                }
             }
         };
         for (name, value) in own {
@@ -420,6 +463,7 @@ impl Sent {
             headers,
             storable,
             tags,
+            replaces: false,
             body: Arriving::Stored(current.part.clone()),
             options: Arc::clone(&self.asked.options),
         })
@@ -448,6 +492,14 @@ impl Sent {
     }
 }
 
+/// Whether an answer with this status stands for the resource, so that an older one is no longer
+/// current. Others speak of one request: anybody can send one that is refused, and must not drop by
+/// it what others get.
+fn replaces(status: StatusCode) -> bool {
+    let is_gone = [StatusCode::NOT_FOUND, StatusCode::GONE].contains(&status);
+    status.is_success() || status.is_redirection() || is_gone
+}
+
 fn how_failed<R>(response: &Response<R>) -> Failed {
     match response.extensions().get::<Disconnected>() {
         Some(_) => Failed::Disconnected,
@@ -466,9 +518,24 @@ pub(super) fn passed<R>(
     Response::from_parts(parts, body)
 }
 
+/// Whether a body that is at least this long may be held to be stored, as far as its head tells.
+pub(crate) fn may_be_held(
+    (headers, version, extensions): (&HeaderMap, Version, &Extensions),
+    least: u64,
+    max_body_size: usize,
+) -> Result<(), Refusal> {
+    if least > max_body_size as u64 {
+        return Err(Refusal::TooLarge);
+    }
+    if ends_with_its_connection(headers, version, extensions) {
+        return Err(Refusal::EndUnproved);
+    }
+    Ok(())
+}
+
 /// Whether a body ends when its connection does, so that a broken one looks like a whole one
 /// (RFC 9112 §6.3): said by the service, or seen in the head of an HTTP/1 response.
-pub(crate) fn ends_with_its_connection(
+fn ends_with_its_connection(
     headers: &HeaderMap,
     version: Version,
     extensions: &Extensions,

@@ -14,6 +14,7 @@ use tower_service::Service;
 use super::{
     Asked,
     call::oneshot,
+    carry::Carried,
     fetch::{Sent, passed},
     invalidate, invalidated_keys,
 };
@@ -31,8 +32,27 @@ use crate::{
     storage::{Place, Right},
 };
 
-/// Sends a POST on, invalidates what it changes, and stores its answer where that is allowed.
+/// Sends a POST on, invalidates what it changes, and stores its answer where that is allowed; also
+/// if its client leaves before the answer.
 pub(crate) async fn post<S, B, R>(
+    shared: Arc<Shared>,
+    inner: S,
+    request: Request<B>,
+    target: Target,
+    options: Arc<Options>,
+) -> Result<Response<CacheBody<R>>, S::Error>
+where
+    S: Service<Request<B>, Response = Response<R>> + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+    B: Send + 'static,
+    R: Body<Data = Bytes> + Send + 'static,
+    R::Error: Into<BoxError>,
+{
+    Carried::new(posted(shared, inner, request, target, options)).await
+}
+
+async fn posted<S, B, R>(
     shared: Arc<Shared>,
     inner: S,
     request: Request<B>,

@@ -118,6 +118,18 @@ pub fn confirms(stored: &Validators, answer: &Validators) -> bool {
     }
 }
 
+/// Whether a 304 says that another version is current than the stored one: by a strong tag
+/// ([RFC 9111 §4.3.4]). Then the stored one is no answer.
+///
+/// [RFC 9111 §4.3.4]: https://www.rfc-editor.org/rfc/rfc9111#section-4.3.4
+pub fn contradicts(stored: &Validators, answer: &Validators) -> bool {
+    stored
+        .etag
+        .as_ref()
+        .zip(answer.etag.as_ref())
+        .is_some_and(|(stored, named)| !named.weak && !stored.weakly_equals(named))
+}
+
 /// Whether the 200 to a HEAD speaks of the stored response, so that it may update it
 /// ([RFC 9111 §4.3.5]): each validator that it has is the stored one, and so is its length.
 ///

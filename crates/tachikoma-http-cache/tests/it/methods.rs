@@ -1,8 +1,21 @@
 //! What a HEAD tells about what is stored, and a POST whose answer is stored.
 
-use http::StatusCode;
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+};
 
-use crate::site::{MODES, Mode, Site, request, response};
+use axum::body::Body;
+use http::{Request, Response, StatusCode};
+use tachikoma_cache::Cache;
+use tachikoma_http_cache::HttpCacheLayer;
+use tokio::sync::Notify;
+use tower::{Layer as _, ServiceExt as _, service_fn};
+
+use crate::site::{MODES, Mode, Site, pause, read, request, response};
 
 /// Answers GET once, and a HEAD after it with `head`.
 async fn with_head(mode: Mode, head: &'static [(&'static str, &'static str)]) -> Site {
@@ -98,4 +111,68 @@ async fn no_other_answer_to_a_post_is_stored() {
     assert!(!site.get("/cart", &[]).await.is_hit(), "what a cookie brought");
     site.send(request("PUT", "/put", &[])).await;
     assert!(!site.get("/put", &[]).await.is_hit(), "only POST is defined so");
+}
+
+/// A page that a write changes, when the test lets the write end.
+#[derive(Clone, Default)]
+struct Page {
+    version: Arc<AtomicUsize>,
+    asked: Arc<Notify>,
+    may_end: Arc<Notify>,
+}
+
+impl Page {
+    async fn answer(self, request: Request<Body>) -> Result<Response<Body>, Infallible> {
+        if request.method() != "GET" {
+            self.asked.notify_one();
+            self.may_end.notified().await;
+            self.version.fetch_add(1, SeqCst);
+        }
+        let version = self.version.load(SeqCst).to_string();
+        Ok(response(200, &[("cache-control", "max-age=60")], version))
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_before_the_answer_to_its_write_leaves_nothing_old_behind() {
+    for method in ["PUT", "POST", "DELETE"] {
+        let page = Page::default();
+        let inner = service_fn({
+            let page = page.clone();
+            move |request| page.clone().answer(request)
+        });
+        let service = HttpCacheLayer::new(Cache::memory().build().unwrap()).layer(inner);
+        let send = |method: &str| service.clone().oneshot(request(method, "/", &[]));
+        let get = async || read(send("GET").await.unwrap().map(Body::new)).await;
+        assert_eq!(get().await.text(), "0");
+        assert!(get().await.is_hit());
+        let writing = tokio::spawn(send(method));
+        page.asked.notified().await;
+        writing.abort();
+        assert!(writing.await.is_err_and(|error| error.is_cancelled()));
+        page.may_end.notify_one();
+        for round in 0.. {
+            if get().await.text() == "1" {
+                break;
+            }
+            assert!(round < 2_000, "{method}: the old page is left");
+            pause().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn each_url_that_a_write_invalidates_is_counted_and_nothing_else() {
+    let site = Site::new(Mode::Layer, |seen| match (seen.method.as_str(), seen.before) {
+        ("POST", _) => response(201, &[("location", "/7"), ("content-location", "/8")], ""),
+        (_, 0) => response(200, &[("cache-control", "max-age=9"), ("etag", "\"a\"")], ""),
+        _ => response(200, &[("cache-control", "no-store"), ("etag", "\"b\"")], ""),
+    })
+    .await;
+    site.get("/", &[]).await;
+    site.send(request("HEAD", "/", &[("cache-control", "no-cache")])).await;
+    assert!(!site.get("/", &[("cache-control", "only-if-cached")]).await.is_hit());
+    assert_eq!(site.cache.stats().invalidations, 0);
+    site.send(request("POST", "/", &[])).await;
+    assert_eq!(site.cache.stats().invalidations, 3);
 }

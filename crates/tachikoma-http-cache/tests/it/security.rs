@@ -318,3 +318,32 @@ async fn huge_numbers_neither_panic_nor_live_for_ever() {
         assert!(!site.get("/", &[]).await.is_hit(), "{name}");
     }
 }
+
+#[tokio::test]
+async fn an_error_about_one_request_leaves_the_page_that_others_get() {
+    for (status, is_kept) in [
+        (400, true),
+        (401, true),
+        (403, true),
+        (406, true),
+        (429, true),
+        (431, true),
+        (500, true),
+        (200, false),
+        (303, false),
+        (404, false),
+        (410, false),
+    ] {
+        let site = Site::new(Mode::Layer, move |seen| {
+            if seen.headers.contains_key("x-bad") {
+                return response(status, &[("cache-control", "no-store")], "for you");
+            }
+            response(200, &[("cache-control", "max-age=60"), ("etag", "\"a\"")], "page")
+        })
+        .await;
+        site.get("/", &[]).await;
+        let bad = site.get("/", &[("cache-control", "no-cache"), ("x-bad", "1")]).await;
+        assert_eq!((bad.status.as_u16(), bad.text().as_str()), (status, "for you"));
+        assert_eq!(site.get("/", &[]).await.is_hit(), is_kept, "{status}");
+    }
+}

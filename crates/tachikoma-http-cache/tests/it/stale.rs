@@ -1,10 +1,13 @@
 //! Stale responses: when they are served, and when never.
 
 use axum::body::Body;
-use http::StatusCode;
+use http::{Response, StatusCode};
 use tachikoma_http_cache::Disconnected;
 
-use crate::site::{MODES, Mode, Site, pause, response};
+use crate::{
+    site::{MODES, Mode, Seen, Site, pause, response},
+    sizes::streamed,
+};
 
 /// Answers once with this `Cache-Control`, then fails.
 async fn failing(mode: Mode, cache_control: &'static str) -> Site {
@@ -149,6 +152,64 @@ async fn an_error_is_not_stored_unless_it_says_so_and_then_for_ten_seconds() {
             assert_eq!(stored.is_hit(), ![403, 429].contains(&status), "{mode:?} {status}");
             site.advance(10);
             assert!(!site.get(&path, &[]).await.is_hit(), "{mode:?} {status}");
+        }
+    }
+}
+
+/// A page that has changed, of an origin that says "not modified" of it all the same.
+fn confused(seen: &Seen) -> Response<Body> {
+    let fields = |etag| [("cache-control", "max-age=10"), ("etag", etag)];
+    match seen.before {
+        0 => response(200, &fields("\"a\""), "old"),
+        _ if seen.headers.contains_key("if-none-match") => response(304, &fields("\"b\""), ""),
+        _ => response(200, &fields("\"b\""), "new"),
+    }
+}
+
+#[tokio::test]
+async fn what_a_304_does_not_mean_is_not_its_answer() {
+    for mode in MODES {
+        let site = Site::with(mode, |layer| layer.empty_body(Body::empty), confused).await;
+        site.get("/", &[]).await;
+        site.advance(11);
+        let asked_again = site.get("/", &[]).await;
+        assert_eq!((asked_again.status, asked_again.text().as_str()), (StatusCode::OK, "new"));
+        assert_eq!((site.fetched(), asked_again.said()), (3, "tachikoma;fwd=stale;stored"));
+        let hit = site.get("/", &[]).await;
+        assert!(hit.is_hit() && hit.text() == "new", "{mode:?}");
+    }
+    // Who cannot ask again says so, and forgets what is old.
+    let site = Site::new(Mode::Layer, confused).await;
+    site.get("/", &[]).await;
+    site.advance(11);
+    let refused = site.get("/", &[]).await;
+    assert_eq!((refused.status, refused.text().as_str()), (StatusCode::BAD_GATEWAY, ""));
+    assert_eq!(site.get("/", &[]).await.text(), "new");
+}
+
+#[tokio::test]
+async fn a_version_that_proves_too_large_leaves_no_older_one_behind() {
+    for mode in MODES {
+        let site = Site::with(
+            mode,
+            |layer| layer.max_body_size(100_000),
+            |seen| {
+                let fields = [("cache-control", "max-age=10, stale-while-revalidate=600")];
+                let whole = vec![7; if seen.before == 0 { 10 } else { 200_000 }];
+                response(200, &fields, streamed(&whole, false))
+            },
+        )
+        .await;
+        site.get("/", &[]).await;
+        site.advance(10);
+        for round in 0.. {
+            let answer = site.get("/", &[]).await;
+            if !answer.is_hit() {
+                assert_eq!(answer.body.unwrap().len(), 200_000, "{mode:?}");
+                break;
+            }
+            assert!(round < 2_000, "{mode:?}: the older version is still there");
+            pause().await;
         }
     }
 }
