@@ -2,18 +2,19 @@
 //!
 //! | step | stands for |
 //! |---|---|
-//! | `GET`, then `HMGET` | `store/redis/read.rs` `Shared::read`, `judge_all`, `counters` |
-//! | takes the counters | `write.rs` `snapshot_on`, by `read.rs` `begin_all`: before the load |
+//! | `GET`, then the question | `store/redis/read.rs` `Shared::fetch`, `groups.rs` `validities` |
+//! | takes the counters | `read.rs` `begin_all`, `write.rs` `snapshot_on`: before the load |
 //! | loads, stores | `load/lead.rs` `lead`, `load/storing.rs` `Unmarked::entry`, `FILL` |
 //! | `INVALIDATE` | `store/redis/scripts.rs` `INVALIDATE`, by `courier.rs` `run_invalidate` |
-//! | too many groups | the second half of `INVALIDATE`: all are forgotten, the floor is raised |
+//! | too many groups | the second half of `INVALIDATE`: old ones go, the floor is raised |
 //! | evicts the counters | also `courier.rs` `run_invalidate` when Redis is out of memory |
 //! | may be used | `invalidation.rs` `judge` |
 //!
 //! Invalidating a tag does not end the leases of its entries, so only the incarnation of a lease
-//! matters here. *Asking* is what is shipped: the counters are asked for at every read. *Following*
-//! is the design for the memory tier: a node judges by a copy that it keeps from the log, which
-//! lags, and is capped; then only what its copy knows of counts. Not here: soft invalidations,
+//! matters here. *Asking* is a read from Redis: what has changed is asked for after every `GET`.
+//! *Following* is the memory tier: a node judges by what it knows (`groups/table.rs`), which lags,
+//! and of which an answer may bring the newest part only; then only what it knows of counts. A line
+//! of the log is what has changed from one number to the next. Not here: soft invalidations,
 //! several tags (each mark is judged by itself and the worst decides), and what is pending.
 
 use crate::search::{Outcome, Protocol, Steps, search};
@@ -42,7 +43,7 @@ pub(crate) fn outcomes() -> Vec<Outcome> {
     let run = |name, variant, follows| search(name, variant == Sound, Groups { variant, follows });
     vec![
         run("shipped: asking", Sound, false),
-        run("following the log", Sound, true),
+        run("shipped: following", Sound, true),
         run("wall clock instead of the counter", WallClock, false),
         run("counter taken after the load", CounterAfterLoad, false),
         run("no epoch", NoEpoch, false),
@@ -174,7 +175,7 @@ impl Groups {
                 let valid = self.judge(entry, now);
                 to.stale |= valid && entry.version < floor;
                 to.readers[at] = if valid { Reader::Done } else { Reader::Missed };
-                let does = if valid { "HMGET: a hit" } else { "HMGET: not valid" };
+                let does = if valid { "the question: a hit" } else { "the question: not valid" };
                 steps.add_of(who, does, entry.version, to);
             }
             Reader::Missed => {

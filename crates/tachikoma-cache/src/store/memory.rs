@@ -38,7 +38,7 @@ use crate::error::{Error, ErrorKind};
 use crate::events::{Bound, EventKind, Listeners};
 use crate::expiry::{gone_at, moved};
 use crate::glob::Glob;
-use crate::invalidation::{Group, How, LocalGroups, Snapshot, Validity};
+use crate::invalidation::{Group, How, Judge, LocalGroups, Snapshot, Validity};
 use crate::key::{Key, Namespace};
 use crate::stats::{Evictions, StoreStats};
 
@@ -113,6 +113,7 @@ pub struct MemoryStore {
     engine: Engine<Entry>,
     leases: Leases,
     groups: LocalGroups,
+    judge: Option<Arc<dyn Judge>>,
     max_value_bytes: u64,
     clock: Arc<dyn Clock>,
     snapshots: Option<Snapshots>,
@@ -137,6 +138,17 @@ impl MemoryStore {
         clock: Arc<dyn Clock>,
         listeners: Option<Arc<Listeners>>,
     ) -> Result<Arc<Self>, Error> {
+        Self::judged(config, clock, listeners, None)
+    }
+
+    /// As [`observed`](Self::observed); entries are judged by `judge` if it is not this process
+    /// that counts their invalidations.
+    fn judged(
+        config: MemoryConfig,
+        clock: Arc<dyn Clock>,
+        listeners: Option<Arc<Listeners>>,
+        judge: Option<Arc<dyn Judge>>,
+    ) -> Result<Arc<Self>, Error> {
         for (name, bound) in [
             ("max_entries", config.max_entries),
             ("max_bytes", config.max_bytes),
@@ -158,6 +170,7 @@ impl MemoryStore {
             engine: Engine::new(bounds, listener),
             leases: Leases::new(),
             groups: LocalGroups::default(),
+            judge,
             max_value_bytes: config.max_value_bytes,
             clock,
             snapshots: config.snapshot.map(Snapshots::new),
@@ -173,7 +186,11 @@ impl MemoryStore {
 
     /// What an unexpired entry may be used for; `None` if it was invalidated.
     fn judge(&self, namespace: &Namespace, entry: &Entry, now: Time) -> Option<Guarantee> {
-        let validity = self.groups.check(namespace, &entry.meta().marks);
+        let marks = &entry.meta().marks;
+        let validity = match &self.judge {
+            Some(judge) if !marks.is_empty() => judge.check(namespace, marks),
+            _ => self.groups.check(namespace, marks),
+        };
         Guarantee::of(entry.meta(), validity, now)
     }
 

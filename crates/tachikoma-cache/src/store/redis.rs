@@ -2,10 +2,10 @@
 //!
 //! [`RedisStore`] puts together what its parts decide: [`layout`] names, [`form`] makes bytes of
 //! entries, [`link`] and [`breaker`] say whether the connection is good, [`manager`] keeps one,
-//! [`tracking`] hears from the server what has changed, [`read`], [`write`](mod@write), [`batch`]
-//! and [`scan`] run operations, [`leases`] keeps those of loads that go on, [`pending`] remembers
-//! invalidations that Redis has not taken and [`courier`] sends them again. The protocol of leases
-//! and incarnations is that of `docs/src/consistency.md`.
+//! [`tracking`] hears from the server what has changed, [`groups`] knows the numbers of tags,
+//! [`read`], [`write`](mod@write), [`batch`] and [`scan`] run operations, [`leases`] keeps those of
+//! loads that go on, [`pending`] remembers invalidations that Redis has not taken and [`courier`]
+//! sends them again. The protocol of leases and incarnations is that of `docs/src/consistency.md`.
 //!
 //! It never sends `KEYS`, `FLUSHALL` or `FLUSHDB`, and no command whose text a caller wrote.
 
@@ -17,6 +17,7 @@ mod credentials;
 mod form;
 #[cfg(any(test, feature = "__fuzz"))]
 pub(crate) mod fuzzing;
+pub(crate) mod groups;
 mod guards;
 mod idle;
 mod layout;
@@ -52,6 +53,8 @@ use crate::entry::Entry;
 use crate::error::{Error, ErrorKind};
 use crate::glob::Glob;
 use crate::invalidation::{Group, How, Snapshot};
+#[cfg(feature = "memory")]
+use crate::invalidation::{Mark, Marks};
 use crate::key::{Key, Namespace};
 use crate::stats::StoreStats;
 use crate::store::{
@@ -59,6 +62,7 @@ use crate::store::{
     Want, When, Write, Written,
 };
 use courier::Errands;
+use groups::Tables;
 use leases::Leases;
 use link::Link;
 use pending::{Book, Work};
@@ -91,14 +95,16 @@ impl RedisStore {
     /// [`ErrorKind::Rejected`] if the server refuses user or password, or is too old;
     /// [`ErrorKind::Config`] if a setting is not allowed, or outside of a Tokio runtime.
     pub async fn connect(config: RedisConfig, clock: Arc<dyn Clock>) -> Result<Self, Error> {
-        Self::tracked(config, clock, Tracking::default()).await
+        Self::tracked(config, clock, Tracking::default(), Arc::default()).await
     }
 
-    /// As [`connect`](Self::connect), with followers that hear of changes.
+    /// As [`connect`](Self::connect), with followers that hear of changes and see what is known of
+    /// groups.
     pub(crate) async fn tracked(
         config: RedisConfig,
         clock: Arc<dyn Clock>,
         tracking: Tracking,
+        groups: Arc<Tables>,
     ) -> Result<Self, Error> {
         let runtime = Handle::try_current().ok().filter(|_| has_timers()).ok_or_else(|| {
             let detail = "Redis needs a Tokio runtime with I/O and time: connect within one that \
@@ -108,7 +114,7 @@ impl RedisStore {
         config.check()?;
         tls::prepare();
         let shared = Arc::new(Shared {
-            link: Arc::new(Link::new(config, clock, tracking)),
+            link: Arc::new(Link::new(config, clock, tracking, groups)),
             book: Book::default(),
             errands: Errands::default(),
             leases: Leases::default(),
@@ -158,6 +164,12 @@ impl RedisStore {
     /// Whether whatever is asked now fails at once.
     pub(crate) fn is_away(&self) -> bool {
         self.shared.link.is_away()
+    }
+
+    /// Whether an invalidation of one of these groups is pending.
+    pub(crate) fn owes_groups(&self, space: &Namespace, marks: &Marks) -> bool {
+        let of = |mark: &Mark| self.shared.book.of_group(space, &mark.group).is_some();
+        marks.as_slice().iter().any(of)
     }
 }
 

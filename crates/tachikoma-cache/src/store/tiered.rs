@@ -20,6 +20,7 @@ use self::floor::Floor;
 use self::near::Near;
 use self::waiters::Waiters;
 use super::memory::{MemoryConfig, MemoryStore};
+use super::redis::groups::Tables;
 use super::redis::tracking::{self, Tracking};
 use super::redis::{RedisConfig, RedisStore};
 use super::{
@@ -71,7 +72,8 @@ impl Default for TierConfig {
 /// With a server that does not track it is a [`RedisStore`] without a tier, after a warning in the
 /// log.
 ///
-/// Entries with tags or a time to idle have no copies.
+/// Entries with a time to idle have no copies. Those with tags have; what the server knows of the
+/// tags is followed in the same way.
 pub struct TieredStore {
     redis: RedisStore,
     near: Arc<Near>,
@@ -98,11 +100,12 @@ impl TieredStore {
             ));
         }
         let memory = MemoryConfig { max_entries, max_bytes, ..MemoryConfig::default() };
-        let memory = MemoryStore::new(memory, Arc::clone(&clock))?;
-        let floor = Floor::new(freshness);
-        let near = Arc::new(Near { memory, floor, waiters: Waiters::default() });
+        let groups = Arc::new(Tables::default());
+        let memory = MemoryStore::of_copies(memory, Arc::clone(&clock), Arc::clone(&groups) as _)?;
+        let (floor, waiters) = (Floor::new(freshness), Waiters::default());
+        let near = Arc::new(Near { memory, floor, groups: Arc::clone(&groups), waiters });
         let tracking = Tracking::of(Arc::clone(&near) as _, freshness / 4);
-        let redis = RedisStore::tracked(config, Arc::clone(&clock), tracking).await?;
+        let redis = RedisStore::tracked(config, Arc::clone(&clock), tracking, groups).await?;
         Ok(Self { redis, near, clock })
     }
 
@@ -137,10 +140,11 @@ impl Store for TieredStore {
         if self.redis.is_pending(key) {
             return Peek::Ask;
         }
+        let is_owed = |entry: &Entry| self.redis.owes_groups(key.namespace(), &entry.meta().marks);
         if self.near.floor.is_good(now) {
-            return self.near.peek(key, now, see);
+            return self.near.peek(key, now, is_owed, see);
         }
-        let shown = self.near.peek_stale(key, now, see);
+        let shown = self.near.peek_stale(key, now, is_owed, see);
         if shown && self.redis.is_away() { Peek::Away } else { Peek::Ask }
     }
 
@@ -148,7 +152,8 @@ impl Store for TieredStore {
         if self.redis.is_pending(key) || !self.near.floor.is_good(now) {
             return Peek::Ask;
         }
-        self.near.look(key, now, see)
+        let is_owed = |entry: &Entry| self.redis.owes_groups(key.namespace(), &entry.meta().marks);
+        self.near.look(key, now, is_owed, see)
     }
 
     fn read<'a>(

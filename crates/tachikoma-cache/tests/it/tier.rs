@@ -5,6 +5,7 @@
 
 mod faults;
 mod history;
+mod tags;
 
 use std::time::Duration;
 
@@ -103,13 +104,13 @@ async fn a_copy_says_what_it_promises_and_goes_when_another_node_changes_the_key
 async fn what_nobody_tells_of_is_read_from_redis_each_time() {
     let server = RedisServer::start();
     let (a, b) = (patient(server.port()).await, patient(server.port()).await);
-    a.set("tagged", 1_u64, MINUTE).tags(["t"]).await.unwrap();
+    let load = || async { Ok::<_, ()>(1_u64) };
+    a.get_or_load("idle", load).ttl(MINUTE).time_to_idle(MINUTE).await.unwrap();
+    until(&b, "idle", "there", |seen| seen.is_some()).await;
     for _ in 0..10 {
-        let seen = look(&b, "tagged").await.unwrap();
+        let seen = look(&b, "idle").await.unwrap();
         assert_eq!(seen.guarantee, Guarantee::Fresh);
     }
-    a.invalidate_tag("t").await.unwrap();
-    assert_eq!(look(&b, "tagged").await, None, "at once");
 }
 
 /// A node that is cut off has a copy of what was deleted, until the wait is over.

@@ -204,7 +204,7 @@ async fn tags_are_invalidated_when_the_server_is_back() {
 async fn a_load_is_not_stored_while_its_tag_is_pending() {
     let Setup { server, proxy: _proxy, c } = setup().await;
     let lease = Client::lead(c.begin("k").await.unwrap());
-    server.command(&["ACL", "SETUSER", "default", "-hincrby"]);
+    server.command(&["ACL", "SETUSER", "default", "-zadd"]);
     assert!(c.invalidate(&["t"], How::Hard).await.unwrap_err().is_pending());
     let entry = c.tagged("old", &["t"], Some(&lease)).await;
     let written = c.write("k", entry, When::Leased(&lease)).await.unwrap();
@@ -212,7 +212,7 @@ async fn a_load_is_not_stored_while_its_tag_is_pending() {
     let entry = c.tagged("set", &["t"], None).await;
     c.write("k", entry, When::Always).await.unwrap();
     assert_eq!(c.get("k").await, None);
-    server.command(&["ACL", "SETUSER", "default", "+hincrby"]);
+    server.command(&["ACL", "SETUSER", "default", "+zadd"]);
     delivered(&c).await;
     assert_eq!(c.get("k").await, None, "it was read before the invalidation was in");
 }

@@ -35,8 +35,8 @@ async fn use_all(c: &Client) {
 
 /// The rights that the store needs; from Redis 7.2 on also `+client|setinfo`.
 const RIGHTS: &str = "-@all +get +mget +getrange +set +del +unlink +exists +scan +pttl +pexpire \
-                      +hget +hmget +hset +hsetnx +hincrby +hlen +zadd +zcount +zrem \
-                      +zremrangebyscore +zscore +eval +evalsha +multi +exec \
+                      +zadd +zcard +zcount +zrange +zrem +zremrangebyrank +zremrangebyscore \
+                      +zrevrangebyscore +zscore +eval +evalsha +multi +exec \
                       +hello +select +client|setname +client|id +client|kill \
                       +client|tracking +client|getredir +info +time";
 

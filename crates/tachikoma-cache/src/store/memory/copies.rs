@@ -4,13 +4,26 @@
 //! a change of the key ends it, and only with a good one the answer is kept. Marks and copies go in
 //! this order, so an answer either finds its mark ended or is removed after it was kept.
 
-use super::{MemoryStore, weight};
-use crate::clock::Time;
+use std::sync::Arc;
+
+use super::{MemoryConfig, MemoryStore, weight};
+use crate::clock::{Clock, Time};
 use crate::entry::Entry;
+use crate::error::Error;
 use crate::expiry::gone_at;
+use crate::invalidation::Judge;
 use crate::key::Key;
 
 impl MemoryStore {
+    /// A store for copies of entries whose groups somebody else knows.
+    pub(crate) fn of_copies(
+        config: MemoryConfig,
+        clock: Arc<dyn Clock>,
+        judge: Arc<dyn Judge>,
+    ) -> Result<Arc<Self>, Error> {
+        Self::judged(config, clock, None, Some(judge))
+    }
+
     /// A mark of this key; to be [given up](Self::unmark).
     pub(crate) fn mark(&self, key: &Key<'_>) -> u128 {
         self.leases.lock(key).begin(key)

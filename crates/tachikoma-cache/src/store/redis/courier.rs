@@ -12,6 +12,7 @@ use ::redis::Pipeline;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
+use super::groups::FLOOR;
 use super::layout;
 use super::link::{Connection, Link};
 use super::pending::{Book, Claim, Work};
@@ -32,7 +33,7 @@ const BATCH_WITHIN: Duration = Duration::from_secs(2);
 /// themselves and a broken entry is met again; one that is to be kept may go early.
 const MAX_ERRANDS: usize = 10_000;
 
-/// How many groups a namespace remembers before its floor is raised instead.
+/// How many groups a namespace remembers before the oldest are forgotten and its floor is raised.
 const MAX_GROUP_FIELDS: usize = 100_000;
 
 const SCAN_COUNT: usize = 1000;
@@ -284,8 +285,8 @@ async fn raise_floor(
     space: &Namespace,
     deadline: Deadline,
 ) -> Result<(), Fault> {
-    // No field may be kept, so all are forgotten and the floor is raised.
-    run_invalidate(link, connection, space, 0, &[], deadline).await
+    // Nothing but the floor and the epoch is kept.
+    run_invalidate(link, connection, space, 2, &[FLOOR.to_owned()], deadline).await
 }
 
 async fn run_invalidate(
@@ -296,20 +297,24 @@ async fn run_invalidate(
     fields: &[String],
     deadline: Deadline,
 ) -> Result<(), Fault> {
-    let (epoch, most) = (rand::random::<u64>().to_string(), most.to_string());
+    let (epoch, most) = (format!("@{}", rand::random::<u64>()), most.to_string());
     let mut arguments: Vec<&[u8]> = vec![epoch.as_bytes(), most.as_bytes()];
     arguments.extend(fields.iter().map(String::as_bytes));
     let key = layout::groups(space);
-    match link.eval(connection, &scripts::INVALIDATE, &[&key], &arguments, deadline).await {
-        // A server that is out of memory still removes: without the counters everything that has
-        // groups is invalid, which is more than was asked for and never less.
-        Err(fault) if fault.code == "OOM" => {
-            let mut command = ::redis::cmd("UNLINK");
-            command.arg(key);
-            link.call(connection, &command, deadline).await.and_then(reply::integer).map(drop)
-        }
-        answer => answer.and_then(reply::integer).map(drop),
-    }
+    let done =
+        match link.eval(connection, &scripts::INVALIDATE, &[&key], &arguments, deadline).await {
+            // A server that is out of memory still removes: without the numbers everything that has
+            // groups is invalid, which is more than was asked for and never less.
+            Err(fault) if fault.code == "OOM" => {
+                let mut command = ::redis::cmd("UNLINK");
+                command.arg(key);
+                link.call(connection, &command, deadline).await.and_then(reply::integer).map(drop)
+            }
+            answer => answer.and_then(reply::integer).map(drop),
+        };
+    // Whoever reads after this sees it, without waiting for the server to tell of it.
+    link.groups.changed(space);
+    done
 }
 
 /// The field of the counters in which the last invalidation of a group stands.

@@ -7,7 +7,7 @@
 //! | `NS:{vNAME}` | the entry of the key `NAME`: one string, see [`envelope`](crate::envelope) |
 //! | `NS:{vNAME}:l` | the lease of its load: a token |
 //! | `NS:{vNAME}:w` | the write guards of the key: a sorted set |
-//! | `NS:g` | the group counters of the namespace: a hash |
+//! | `NS:g` | the numbers of the namespace's groups: a sorted set |
 //!
 //! No two of them are equal: the namespace ends at the first colon; after it comes `g` alone or
 //! `{v`; an entry ends with `}`, a lease with `l`, guards with `w`. All three are in one slot of a
@@ -56,6 +56,12 @@ pub(super) fn guards(key: &Key<'_>) -> String {
 
 pub(super) fn groups(namespace: &Namespace) -> String {
     format!("{}:g", namespace.as_str())
+}
+
+/// The namespace whose groups stand at this name.
+pub(super) fn parse_groups(name: &[u8]) -> Option<Namespace> {
+    let space = std::str::from_utf8(name.strip_suffix(b":g")?).ok()?;
+    Namespace::new(space).ok()
 }
 
 /// A pattern for `SCAN` that finds the entry and the lease of every key that matches. It may find
@@ -118,6 +124,7 @@ mod tests {
         let mut seen = HashSet::new();
         for space in ["a", "ab", "a/b", "g", "v", "a-b"].map(space) {
             assert!(seen.insert(groups(&space)));
+            assert_eq!(parse_groups(groups(&space).as_bytes()), Some(space.clone()));
             for name in AWKWARD {
                 assert!(seen.insert(entry_of(&space, name)), "{space:?} {name:?}");
                 assert!(seen.insert(lease_of(&space, name)), "{space:?} {name:?}");
@@ -141,6 +148,9 @@ mod tests {
             assert_eq!(parse(&space("a"), name.as_bytes()), None, "{name:?}");
         }
         assert_eq!(parse(&space("a"), b"a:{v\xff}"), None);
+        for name in ["a:{vg}", "a:{v:g}", "a:{v}:g", "a:{v}:l", "a:l", "g", ":g", "a:b:g"] {
+            assert_eq!(parse_groups(name.as_bytes()), None, "{name:?}");
+        }
     }
 
     proptest! {

@@ -19,6 +19,7 @@ use tokio::sync::Notify;
 
 use super::breaker::Breaker;
 use super::config::RedisConfig;
+use super::groups::Tables;
 use super::reply::{self, Fault, Then};
 use super::tracking::Tracking;
 use crate::clock::{Clock, Deadline, Stopwatch, Time, has_timers};
@@ -110,13 +111,20 @@ pub(super) struct Link {
     pub(super) attention: Notify,
     /// Who hears of changes.
     pub(super) tracking: Tracking,
+    /// What is known of groups.
+    pub(super) groups: Arc<Tables>,
     state: RwLock<State>,
     /// What the heartbeat saw while the connection itself is good.
     limited: RwLock<Option<(Time, &'static str)>>,
 }
 
 impl Link {
-    pub(super) fn new(config: RedisConfig, clock: Arc<dyn Clock>, tracking: Tracking) -> Self {
+    pub(super) fn new(
+        config: RedisConfig,
+        clock: Arc<dyn Clock>,
+        tracking: Tracking,
+        groups: Arc<Tables>,
+    ) -> Self {
         let fault = Fault::new(ErrorKind::Unavailable, Then::Drop, "not connected yet");
         let since = clock.now();
         Self {
@@ -125,6 +133,7 @@ impl Link {
             errors: ErrorCounters::default(),
             attention: Notify::new(),
             tracking,
+            groups,
             state: RwLock::new(State::Down { since, fault }),
             limited: RwLock::new(None),
         }
@@ -442,7 +451,7 @@ mod tests {
     fn a_limit_keeps_its_beginning_and_says_what_it_is_now() {
         let clock = TestClock::new();
         let config = RedisConfig::from_url("redis://h/0").unwrap().0;
-        let link = Link::new(config, Arc::new(clock.clone()), Tracking::default());
+        let link = Link::new(config, Arc::new(clock.clone()), Tracking::default(), Arc::default());
         assert!(link.whole().is_ok());
         let since = clock.now();
         link.set_limited(Some(LOADING));

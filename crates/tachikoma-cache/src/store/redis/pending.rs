@@ -189,6 +189,11 @@ impl Book {
         self.lock().of_group(namespace, group)
     }
 
+    /// Whether an invalidation of groups of this namespace is pending or on its way.
+    pub(super) fn owes_groups(&self, namespace: &Namespace) -> bool {
+        !self.is_idle() && self.lock().owes_groups(namespace)
+    }
+
     fn change<R>(&self, act: impl FnOnce(&mut Pending) -> R) -> R {
         let mut list = self.lock();
         let result = act(&mut list);

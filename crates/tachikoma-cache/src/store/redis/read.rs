@@ -1,15 +1,14 @@
 //! Reading entries, and beginning a load.
 //!
 //! Decides what may be shown: what is readable, not expired, not invalidated by its groups and not
-//! about to be removed; as stale what another run of the server wrote. One round trip for entries
-//! without groups, two for those with.
-
-use std::collections::HashMap;
+//! about to be removed; as stale what another run of the server wrote. One round trip; a second one
+//! for entries of groups of which this process knows too little ([`groups`](super::groups)).
 
 use ::redis::{Pipeline, Value};
 
 use super::Shared;
-use super::courier::{Errand, field};
+use super::courier::Errand;
+use super::groups::{self, Heard, Moment};
 use super::layout;
 use super::link::{self, Connection};
 use super::pending::{Claim, Sending, Work};
@@ -19,7 +18,7 @@ use crate::clock::{Deadline, Stopwatch, Time};
 use crate::entry::Entry;
 use crate::envelope::Decoded;
 use crate::error::{Error, ErrorKind};
-use crate::invalidation::{Generation, Group, How, Marks, Snapshot, Validity, judge};
+use crate::invalidation::{Marks, Validity};
 use crate::key::{Key, Namespace};
 use crate::store::{Begun, Cx, Guarantee, Holder, Lease};
 
@@ -33,9 +32,10 @@ impl Shared {
         let mut shown = if wanted.is_empty() {
             Vec::new()
         } else {
+            let moment = self.link.groups.moment();
             let connection = self.link.connection()?;
-            let values = self.fetch(&connection, &wanted, deadline).await?;
-            self.show(&connection, &wanted, values, cx.now, deadline).await?
+            let (values, heard) = self.fetch(&connection, &wanted, moment, deadline).await?;
+            self.show(&connection, &wanted, values, &heard, cx.now, deadline).await?
         }
         .into_iter();
         let mut wanted = wanted.into_iter().peekable();
@@ -51,25 +51,49 @@ impl Shared {
         self.book.covers(key.namespace(), key.name())
     }
 
-    /// What stands at these keys, unjudged; nothing where something else than an entry stands.
-    pub(super) async fn fetch(
+    /// What stands at these keys, unjudged, and what the server knew of their groups after it had
+    /// read them; nothing where something else than an entry stands.
+    pub(super) async fn fetch<'a>(
         &self,
         connection: &Connection,
-        keys: &[&Key<'_>],
+        keys: &[&'a Key<'a>],
+        moment: Moment,
         deadline: Deadline,
-    ) -> Result<Vec<Value>, Fault> {
-        if let [key] = keys {
-            let mut command = ::redis::cmd("GET");
-            command.arg(layout::entry(key));
-            let answer = self.link.call(connection, &command, deadline).await;
-            return Ok(vec![self.or_wrong_type(answer)?]);
-        }
-        let mut command = ::redis::cmd("MGET");
+    ) -> Result<(Vec<Value>, Vec<Heard<'a>>), Fault> {
+        let name = if keys.len() == 1 { "GET" } else { "MGET" };
+        let mut command = ::redis::cmd(name);
         for key in keys {
             command.arg(layout::entry(key));
         }
-        let values = reply::array(self.link.call(connection, &command, deadline).await?)?;
-        if values.len() == keys.len() { Ok(values) } else { Err(reply::unexpected(Value::Nil)) }
+        let questions = self.questions(keys, moment, connection);
+        let mut answers = if questions.is_empty() {
+            vec![self.link.call(connection, &command, deadline).await]
+        } else {
+            let mut commands = Pipeline::new();
+            commands.add_command(command);
+            for question in &questions {
+                commands.add_command(question.command());
+            }
+            let answers = self.link.pipeline(connection, &commands, deadline).await?;
+            answers.into_iter().map(Ok).collect()
+        }
+        .into_iter();
+        let values = match answers.next().unwrap_or(Ok(Value::Nil)) {
+            Ok(Value::ServerError(error)) => {
+                Err(self.link.refused(connection, Fault::of_server(&error)))
+            }
+            answer => answer,
+        };
+        let values = if keys.len() == 1 {
+            vec![self.or_wrong_type(values)?]
+        } else {
+            reply::array(values?).map_err(|fault| self.link.refused(connection, fault))?
+        };
+        if values.len() != keys.len() {
+            return Err(reply::unexpected(Value::Nil));
+        }
+        let heard = self.hear(connection, &questions, answers.flatten());
+        Ok((values, heard))
     }
 
     /// Something else stands at the key: a miss that is counted. The next write replaces it.
@@ -89,6 +113,7 @@ impl Shared {
         connection: &Connection,
         keys: &[&Key<'_>],
         values: Vec<Value>,
+        heard: &[Heard<'_>],
         now: Time,
         deadline: Deadline,
     ) -> Result<Vec<Shows>, Fault> {
@@ -99,7 +124,7 @@ impl Shared {
             let entry = bytes.and_then(|bytes| self.decode(connection, key, &bytes.into(), now));
             found.push(entry);
         }
-        self.judge_all(connection, keys, found, now, deadline).await
+        self.judge_all(connection, keys, found, heard, now, deadline).await
     }
 
     async fn judge_all(
@@ -107,6 +132,7 @@ impl Shared {
         connection: &Connection,
         keys: &[&Key<'_>],
         found: Vec<Option<Decoded>>,
+        heard: &[Heard<'_>],
         now: Time,
         deadline: Deadline,
     ) -> Result<Vec<Shows>, Fault> {
@@ -118,7 +144,7 @@ impl Shared {
                 (key.namespace(), entry.as_ref().map_or(&none, |entry| &entry.meta.marks))
             })
             .collect();
-        let verdicts = self.validities(connection, &marked, deadline).await?;
+        let verdicts = self.validities(connection, &marked, heard, deadline).await?;
         let incarnation = connection.incarnation();
         let show = |((key, entry), validity): ((&&Key<'_>, Option<Decoded>), Validity)| {
             let entry = entry?;
@@ -131,69 +157,14 @@ impl Shared {
         Ok(keys.iter().zip(found).zip(verdicts).map(show).collect())
     }
 
-    /// Whether entries with these marks may be used.
-    pub(super) async fn validities(
-        &self,
-        connection: &Connection,
-        marked: &[(&Namespace, &Marks)],
-        deadline: Deadline,
-    ) -> Result<Vec<Validity>, Fault> {
-        let mut verdicts = vec![Validity::Valid; marked.len()];
-        let mut spaces: Vec<&Namespace> =
-            marked.iter().filter(|(_, marks)| !marks.is_empty()).map(|(space, _)| *space).collect();
-        spaces.sort_unstable();
-        spaces.dedup();
-        for space in spaces {
-            let of_space = || marked.iter().enumerate().filter(|(_, (other, _))| *other == space);
-            let marks = of_space().flat_map(|(_, (_, marks))| marks.as_slice());
-            let mut groups: Vec<&Group> = marks.map(|mark| &mark.group).collect();
-            groups.sort_unstable();
-            groups.dedup();
-            let state = self.counters(connection, space, &groups, deadline).await?;
-            for (place, (_, marks)) in of_space() {
-                if let Some(verdict) = verdicts.get_mut(place) {
-                    *verdict = state.check(marks);
-                }
-            }
-        }
-        Ok(verdicts)
-    }
-
-    /// The counters of these groups, and what is still to be told to the server about them.
-    async fn counters<'a>(
-        &self,
-        connection: &Connection,
-        space: &Namespace,
-        groups: &[&'a Group],
-        deadline: Deadline,
-    ) -> Result<Counters<'a>, Fault> {
-        let mut command = ::redis::cmd("HMGET");
-        command.arg(layout::groups(space)).arg("@e").arg("@f");
-        for group in groups {
-            command.arg(field(group, How::Hard)).arg(field(group, How::Soft));
-        }
-        // Before the server is asked, as for keys.
-        let pending: Vec<_> = groups.iter().map(|group| self.book.of_group(space, group)).collect();
-        let answer = reply::array(self.link.call(connection, &command, deadline).await?)?;
-        let mut numbers = answer.into_iter().map(reply::number);
-        let mut next = || numbers.next().transpose().map(Option::flatten);
-        let (epoch, floor) = (next()?, next()?.unwrap_or_default());
-        let mut generations = HashMap::with_capacity(groups.len());
-        for (group, pending) in groups.iter().zip(pending) {
-            let hard = next()?.unwrap_or_default();
-            let soft = next()?.unwrap_or_default();
-            generations.insert(*group, (Generation { hard, soft }, pending));
-        }
-        Ok(Counters { epoch, floor, generations })
-    }
-
     pub(super) async fn begin(&self, keys: &[Key<'_>], cx: &Cx) -> Result<Vec<Begun>, Error> {
         let deadline = self.link.deadline(cx.deadline);
+        let moment = self.link.groups.moment();
         let connection = self.link.connection()?;
         let mut begun = Vec::with_capacity(keys.len());
         // One namespace, as the trait says; a list of several is taken apart all the same.
         for part in keys.chunk_by(|a, b| a.namespace() == b.namespace()) {
-            match self.begin_all(&connection, part, cx.now, deadline).await {
+            match self.begin_all(&connection, part, moment, cx.now, deadline).await {
                 Ok(more) => begun.extend(more),
                 Err(fault) => {
                     for (key, Begun { lease, .. }) in keys.iter().zip(begun) {
@@ -229,9 +200,12 @@ impl Shared {
         &self,
         connection: &Connection,
         keys: &[Key<'_>],
+        moment: Moment,
         now: Time,
         deadline: Deadline,
     ) -> Result<Vec<Begun>, Fault> {
+        let wanted: Vec<&Key<'_>> = keys.iter().collect();
+        let Some(space) = keys.first().map(Key::namespace) else { return Ok(Vec::new()) };
         let owed = self.owed(keys, deadline).await?;
         let mut taken = Taken { shared: self, leases: Vec::with_capacity(keys.len()) };
         let mut commands = Pipeline::new();
@@ -256,6 +230,14 @@ impl Shared {
             // After the lease was taken: a guard that begins later ends it.
             commands.cmd("ZCOUNT").arg(layout::guards(key)).arg("-inf").arg("(+inf");
             taken.leases.push(Some((lease, token)));
+        }
+        // After what was found, and before any load.
+        let questions = self.questions(&wanted, moment, connection);
+        match questions.first() {
+            Some(question) => {
+                commands.add_command(question.command());
+            }
+            None => groups::add_snapshot(&mut commands, space),
         }
         let sent = Stopwatch::start();
         let mut answers = self.link.pipeline(connection, &commands, deadline).await?.into_iter();
@@ -284,17 +266,24 @@ impl Shared {
             let guards = guards.map_err(|fault| self.link.refused(connection, fault))?;
             others.push((holder, guards > 0));
         }
+        let last = next();
         // All of them before one is handed out: after that nobody would give it back.
         let sets: Result<Vec<bool>, Fault> = sets.into_iter().collect();
         let sets = sets.map_err(|fault| self.link.refused(connection, fault))?;
-        let wanted: Vec<&Key<'_>> = keys.iter().collect();
-        let shown = self.show(connection, &wanted, values, now, deadline).await?;
-        let mut snapshots: HashMap<&Namespace, Snapshot> = HashMap::new();
+        let (heard, at) = if questions.is_empty() {
+            (Vec::new(), groups::snapshot(last))
+        } else {
+            let heard = self.hear(connection, &questions, std::iter::once(last));
+            let at = heard.first().map(Heard::at);
+            (heard, Ok(at))
+        };
+        // What is pending of groups must be in before the counters are read.
+        let at = at.map_err(|fault| self.link.refused(connection, fault))?;
+        let mut at = at.filter(|_| !self.book.owes_groups(space));
+        let shown = self.show(connection, &wanted, values, &heard, now, deadline).await?;
         let mut begun = Vec::with_capacity(keys.len());
         let answers = sets.into_iter().zip(others).zip(shown);
-        for (place, (key, ((set, (holder, guarded)), found))) in
-            keys.iter().zip(answers).enumerate()
-        {
+        for (place, ((set, (holder, guarded)), found)) in answers.enumerate() {
             if !set {
                 taken.forget(place);
                 begun.push(Begun { found, lease: None, holder, guarded });
@@ -304,13 +293,11 @@ impl Shared {
                 begun.push(Begun { found, guarded, ..Begun::default() });
                 continue;
             }
-            let space = key.namespace();
-            let groups = if let Some(snapshot) = snapshots.get(space) {
-                *snapshot
-            } else {
-                let snapshot = self.snapshot_on(connection, space, deadline).await?;
-                *snapshots.entry(space).or_insert(snapshot)
+            let groups = match at {
+                Some(at) => at,
+                None => self.snapshot_on(connection, space, deadline).await?,
             };
+            at = Some(groups);
             let lease = taken.forget(place).map(|(name, token)| {
                 self.leases.hold(name, token, sent);
                 Lease { token, groups }
@@ -338,32 +325,6 @@ pub(super) fn add_removals(commands: &mut Pipeline, owed: Option<&Sending<'_>>) 
         commands.cmd("UNLINK").arg(layout::entry_of(namespace, name));
     }
     2 * names.len()
-}
-
-/// The group counters of one namespace, as far as they were asked for.
-struct Counters<'a> {
-    epoch: Option<u64>,
-    floor: u64,
-    generations: HashMap<&'a Group, (Generation, Option<How>)>,
-}
-
-impl Counters<'_> {
-    fn check(&self, marks: &Marks) -> Validity {
-        let Some(epoch) = self.epoch else {
-            return if marks.is_empty() { Validity::Valid } else { Validity::Invalid };
-        };
-        let verdict = |mark: &crate::invalidation::Mark| {
-            let (generation, pending) =
-                self.generations.get(&mark.group).copied().unwrap_or_default();
-            let pending = match pending {
-                None => Validity::Valid,
-                Some(How::Soft) => Validity::Stale,
-                Some(How::Hard) => Validity::Invalid,
-            };
-            judge(mark.at, epoch, self.floor, generation).max(pending)
-        };
-        marks.as_slice().iter().map(verdict).max().unwrap_or(Validity::Valid)
-    }
 }
 
 /// Leases that were asked for and not handed out yet: given back if the call ends before, also

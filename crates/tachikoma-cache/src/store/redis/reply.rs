@@ -185,6 +185,26 @@ pub(super) fn number(value: Value) -> Result<Option<u64>, Fault> {
     }
 }
 
+/// The members of a sorted set with their numbers.
+pub(super) fn scored(value: Value) -> Result<Vec<(Vec<u8>, u64)>, Fault> {
+    let pair = |pair: Value| match <[Value; 2]>::try_from(array(pair)?) {
+        Ok([member, number]) => Ok((bytes(member)?.unwrap_or_default(), score(number)?)),
+        Err(_) => Err(unexpected(Value::Nil)),
+    };
+    array(value)?.into_iter().map(pair).collect()
+}
+
+/// The number of a member of a sorted set; zero if it is not there.
+pub(super) fn score(value: Value) -> Result<u64, Fault> {
+    match value {
+        Value::Nil => Ok(0),
+        // Whole and below 2^53: it was counted. Anything else is as near as can be.
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates")]
+        Value::Double(number) => Ok(number as u64),
+        other => Err(unexpected(other)),
+    }
+}
+
 /// The error that an answer is, or that it is none of those that the command can have.
 pub(super) fn unexpected(value: Value) -> Fault {
     match value {

@@ -30,6 +30,7 @@ impl Shared {
         limit: usize,
         cx: &Cx,
     ) -> Result<Page, Error> {
+        let moment = self.link.groups.moment();
         let connection = self.link.connection()?;
         if want == Want::Names {
             self.link.whole()?;
@@ -56,8 +57,9 @@ impl Shared {
                 if keys.is_empty() {
                     Vec::new()
                 } else {
-                    let values = self.fetch(&connection, &keys, deadline).await?;
-                    let shown = self.show(&connection, &keys, values, cx.now, deadline).await?;
+                    let (values, heard) = self.fetch(&connection, &keys, moment, deadline).await?;
+                    let shown =
+                        self.show(&connection, &keys, values, &heard, cx.now, deadline).await?;
                     let live = keys.iter().zip(shown).filter_map(|(key, shown)| {
                         let (entry, _) = shown?;
                         Some(Item { name: key.name().to_owned(), entry: Some(entry) })
@@ -91,7 +93,7 @@ impl Shared {
         let none = Marks::default();
         let marked: Vec<_> =
             heads.iter().map(|marks| (space, marks.as_ref().unwrap_or(&none))).collect();
-        let verdicts = self.validities(connection, &marked, deadline).await?;
+        let verdicts = self.validities(connection, &marked, &[], deadline).await?;
         let found = names.into_iter().zip(&heads).zip(verdicts);
         Ok(found
             .filter(|((_, marks), verdict)| marks.is_some() && *verdict != Validity::Invalid)

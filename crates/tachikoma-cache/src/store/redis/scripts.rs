@@ -122,19 +122,25 @@ return 1",
 
 /// Invalidates groups.
 ///
-/// `KEYS`: the counters. `ARGV`: an epoch if there is none yet, the most fields that may be kept,
-/// then the field of each group. When there are too many, all groups are forgotten and the floor is
-/// raised, so that nothing of them comes back.
+/// `KEYS`: their numbers, a sorted set. `ARGV`: the member of an epoch if there is none yet, the
+/// most members that may be kept, then the member of each group. The epoch is the highest member;
+/// its number is that of the next invalidation. When there are too many, those whose last
+/// invalidation is the longest ago are forgotten, some more than needed so that this is seldom, and
+/// the floor is raised to the last of them, so that nothing of them comes back.
 pub(super) static INVALIDATE: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(
-        "redis.call('HSETNX', KEYS[1], '@e', ARGV[1])
-local counter = redis.call('HINCRBY', KEYS[1], '@c', 1)
-for i = 3, #ARGV do redis.call('HSET', KEYS[1], ARGV[i], counter) end
-if redis.call('HLEN', KEYS[1]) > tonumber(ARGV[2]) then
-  local epoch = redis.call('HGET', KEYS[1], '@e')
-  redis.call('UNLINK', KEYS[1])
-  redis.call('HSET', KEYS[1], '@e', epoch, '@c', counter, '@f', counter)
+        "local top = redis.call('ZRANGE', KEYS[1], -1, -1, 'WITHSCORES')
+local number = tonumber(top[2] or 1)
+for i = 3, #ARGV do redis.call('ZADD', KEYS[1], number, ARGV[i]) end
+redis.call('ZADD', KEYS[1], number + 1, top[1] or ARGV[1])
+local most = tonumber(ARGV[2])
+local over = redis.call('ZCARD', KEYS[1]) - most
+if over > 0 then
+  local last = over + math.floor(most / 100) - 1
+  local floor = redis.call('ZRANGE', KEYS[1], last, last, 'WITHSCORES')[2]
+  redis.call('ZREMRANGEBYRANK', KEYS[1], 0, last)
+  redis.call('ZADD', KEYS[1], 'NX', floor, '@f')
 end
-return counter",
+return number",
     )
 });

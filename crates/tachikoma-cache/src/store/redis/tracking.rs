@@ -16,7 +16,7 @@ use ::redis::{Pipeline, Value};
 use super::layout::{self, Part};
 use super::reply::{self, Fault};
 use crate::clock::{Clock, Time};
-use crate::key::Key;
+use crate::key::{Key, Namespace};
 
 /// The first version that never pushes into the middle of an answer (redis issue 8935).
 const FIRST_MAJOR: u32 = 7;
@@ -32,6 +32,9 @@ pub(crate) trait Follower: Send + Sync {
 
     /// The lease of this key may have ended.
     fn freed(&self, key: &Key<'_>);
+
+    /// A group of this namespace may have changed.
+    fn groups_changed(&self, space: &Namespace);
 
     /// From now on changes may be missed, until [`confirmed`](Self::confirmed) is called.
     fn lost(&self);
@@ -75,6 +78,10 @@ impl Tracking {
         };
         for name in names {
             let Value::BulkString(name) = name else { continue };
+            if let Some(space) = layout::parse_groups(name) {
+                self.followers.iter().for_each(|follower| follower.groups_changed(&space));
+                continue;
+            }
             // There are names of others, too.
             let Some((space, part)) = layout::parse_any(name) else { continue };
             let Ok(key) = Key::new(&space, part.name()) else { continue };
@@ -167,6 +174,9 @@ mod tests {
         fn freed(&self, key: &Key<'_>) {
             self.add(format!("{} {} freed", key.namespace().as_str(), key.name()));
         }
+        fn groups_changed(&self, space: &Namespace) {
+            self.add(format!("{} groups", space.as_str()));
+        }
         fn lost(&self) {
             self.add("lost");
         }
@@ -193,7 +203,8 @@ mod tests {
     fn a_push_names_keys_or_everything() {
         check(&[names(&["shop:{va}", "shop/7:{v}x}}", "x:{v}"])], &["shop a", "shop/7 }x}", "x "]);
         check(&[names(&["shop:{va}:l", "shop:{v}:l}"])], &["shop a freed", "shop }:l"]);
-        check(&[names(&["shop:g", "other", "", "no space:{va}"])], &[]);
+        check(&[names(&["other", "", "no space:{va}"])], &[]);
+        check(&[names(&["shop/7:g", "x:{vg}"])], &["shop/7 groups", "x g"]);
         check(&[names(&[])], &[]);
         check(&[Value::Nil], &["forget"]);
         check(&[], &["forget"]);

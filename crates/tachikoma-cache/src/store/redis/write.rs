@@ -7,6 +7,7 @@ use ::redis::{Pipeline, Value};
 
 use super::Shared;
 use super::courier;
+use super::groups;
 use super::layout;
 use super::leases::Ending;
 use super::link::{self, Connection};
@@ -249,7 +250,7 @@ impl Shared {
             return Ok(Standing::Dead(checksum.to_vec()));
         };
         let marked = [(key.namespace(), &decoded.meta.marks)];
-        let verdicts = self.validities(connection, &marked, deadline).await?;
+        let verdicts = self.validities(connection, &marked, &[], deadline).await?;
         let fresh = verdicts.first() == Some(&Validity::Valid)
             && !decoded.meta.is_stale(now)
             && !decoded.meta.negative
@@ -341,7 +342,7 @@ impl Shared {
         let marked: Vec<_> = heads.filter_map(|head| readable(connection, head, now)).collect();
         let asked: Vec<_> = marked.iter().map(|marks| (space, marks)).collect();
         // The removal is in; without an answer to this, what was there counts.
-        let verdicts = self.validities(connection, &asked, deadline).await;
+        let verdicts = self.validities(connection, &asked, &[], deadline).await;
         let verdicts = verdicts.unwrap_or_else(|_| vec![Validity::Valid; marked.len()]);
         verdicts.iter().filter(|verdict| **verdict != Validity::Invalid).count() as u64
     }
@@ -375,20 +376,16 @@ impl Shared {
         deadline: Deadline,
     ) -> Result<Snapshot, Fault> {
         self.settle_groups(connection, space, deadline).await;
-        let key = layout::groups(space);
-        let mut get = ::redis::cmd("HMGET");
-        get.arg(&key).arg("@e").arg("@c");
         for _ in 0..ATTEMPTS {
-            let answer = reply::array(self.link.call(connection, &get, deadline).await?)?;
-            let mut numbers = answer.into_iter().map(reply::number);
-            let epoch = numbers.next().transpose()?.flatten();
-            let counter = numbers.next().transpose()?.flatten();
-            if let Some(epoch) = epoch {
-                return Ok(Snapshot { epoch, counter: counter.unwrap_or_default() });
+            let mut get = Pipeline::new();
+            groups::add_snapshot(&mut get, space);
+            let answer = self.link.pipeline(connection, &get, deadline).await?.pop();
+            let at = groups::snapshot(answer.unwrap_or_default());
+            if let Some(at) = at.map_err(|fault| self.link.refused(connection, fault))? {
+                return Ok(at);
             }
-            let mut create = ::redis::cmd("HSETNX");
-            create.arg(&key).arg("@e").arg(rand::random::<u64>());
-            self.link.call(connection, &create, deadline).await?;
+            // It makes them if they are not there.
+            courier::invalidate(&self.link, connection, space, &[], How::Hard, deadline).await?;
         }
         Err(Fault::new(ErrorKind::Unavailable, reply::Then::Keep, "the group counters vanish"))
     }

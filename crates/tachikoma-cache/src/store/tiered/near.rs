@@ -9,9 +9,10 @@ use super::floor::Floor;
 use super::waiters::Waiters;
 use crate::clock::Time;
 use crate::entry::{Entry, Meta};
-use crate::key::Key;
+use crate::key::{Key, Namespace};
 use crate::store::guarantee::age;
 use crate::store::memory::MemoryStore;
+use crate::store::redis::groups::Tables;
 use crate::store::redis::tracking::Follower;
 use crate::store::{Guarantee, Peek, StaleReason, Store as _};
 
@@ -20,18 +21,21 @@ use crate::store::{Guarantee, Peek, StaleReason, Store as _};
 pub(super) struct Near {
     pub(super) memory: Arc<MemoryStore>,
     pub(super) floor: Floor,
+    pub(super) groups: Arc<Tables>,
     pub(super) waiters: Waiters,
 }
 
 impl Near {
-    /// Shows a fresh copy; the server must be asked for anything else.
+    /// Shows a fresh copy, unless an invalidation of its groups is still owed to the server; the
+    /// server must be asked for anything else.
     pub(super) fn peek(
         &self,
         key: &Key<'_>,
         now: Time,
+        is_owed: impl Fn(&Entry) -> bool,
         see: &mut dyn FnMut(&Entry, Guarantee),
     ) -> Peek {
-        self.show(see, |see| self.memory.peek(key, now, see))
+        self.show(key, is_owed, see, |see| self.memory.peek(key, now, see))
     }
 
     /// The same for somebody who only looks.
@@ -39,20 +43,23 @@ impl Near {
         &self,
         key: &Key<'_>,
         now: Time,
+        is_owed: impl Fn(&Entry) -> bool,
         see: &mut dyn FnMut(&Entry, Guarantee),
     ) -> Peek {
-        self.show(see, |see| self.memory.look(key, now, see))
+        self.show(key, is_owed, see, |see| self.memory.look(key, now, see))
     }
 
     fn show(
         &self,
+        key: &Key<'_>,
+        is_owed: impl Fn(&Entry) -> bool,
         see: &mut dyn FnMut(&Entry, Guarantee),
         ask: impl FnOnce(&mut dyn FnMut(&Entry, Guarantee)) -> Peek,
     ) -> Peek {
         let mut peek = Peek::Ask;
         let within = Guarantee::Within(self.floor.freshness());
         ask(&mut |entry, guarantee| {
-            if guarantee.is_fresh() {
+            if guarantee.is_fresh() && self.is_told(key, entry) && !is_owed(entry) {
                 peek = Peek::Seen;
                 see(entry, within);
             }
@@ -66,15 +73,24 @@ impl Near {
         &self,
         key: &Key<'_>,
         now: Time,
+        is_owed: impl Fn(&Entry) -> bool,
         see: &mut dyn FnMut(&Entry, Guarantee),
     ) -> bool {
         let mut shown = false;
         self.memory.peek(key, now, &mut |entry, _| {
+            if is_owed(entry) || !self.is_told(key, entry) {
+                return;
+            }
             shown = true;
             let age = age(entry.meta(), now).max(self.floor.unheard(now));
             see(entry, Guarantee::Stale { reason: StaleReason::Disconnected, age });
         });
         shown
+    }
+
+    /// Whether everything that was heard of the groups of an entry is known.
+    fn is_told(&self, key: &Key<'_>, entry: &Entry) -> bool {
+        entry.meta().marks.is_empty() || self.groups.is_in_step(key.namespace())
     }
 
     /// Marks keys before the server is asked for them; none while changes may be missed.
@@ -103,12 +119,17 @@ impl Follower for Near {
         self.waiters.wake(key);
     }
 
+    fn groups_changed(&self, space: &Namespace) {
+        self.groups.changed(space);
+    }
+
     fn lost(&self) {
         self.floor.lapse();
         self.waiters.wake_all();
     }
 
     fn forget(&self) {
+        self.groups.all_changed();
         self.memory.drop_copies();
         self.waiters.wake_all();
     }
@@ -148,11 +169,10 @@ impl Drop for Marked<'_> {
     }
 }
 
-/// Whether a push of its key is all that can make an entry invalid before its time. That of its
-/// groups is told by nobody, and a time to idle begins anew with each read, of which the server
-/// must hear.
+/// Whether pushes of its key and of its groups are all that can make an entry invalid before its
+/// time. A time to idle begins anew with each read, of which the server must hear.
 fn is_followed(meta: &Meta) -> bool {
-    meta.marks.is_empty() && meta.idle.is_none()
+    meta.idle.is_none()
 }
 
 /// Keys that are being changed.

@@ -129,7 +129,7 @@ async fn on_redis_nothing_is_left_of_tagged_entries_that_expired() {
     // The server forgets by real time, so the cache has that too.
     let cache = Cache::connect(&format!("{}?store_timeout=10s", server.url())).await.unwrap();
     cache.invalidate_tag("t1").await.unwrap();
-    let counters = || server.command(&["HLEN", "tachikoma:g"]).integer();
+    let counters = || server.command(&["ZCARD", "tachikoma:g"]).integer();
     let before = counters();
     for i in 0..1000 {
         let tags = [format!("t{}", i % 7), format!("own{i}")];

@@ -395,6 +395,13 @@ impl Pending {
         self.namespaces.get(namespace).is_some_and(|waiting| waiting.sent_groups > 0)
     }
 
+    /// Whether an invalidation of groups is pending or on its way.
+    pub(super) fn owes_groups(&self, namespace: &Namespace) -> bool {
+        self.namespaces.get(namespace).is_some_and(|waiting| {
+            waiting.sent_groups > 0 || waiting.floor.is_some() || !waiting.groups.is_empty()
+        })
+    }
+
     /// Whether nothing is pending or on its way.
     pub(super) fn is_idle(&self) -> bool {
         self.namespaces.is_empty()

@@ -24,8 +24,8 @@ impl Rig {
         // Small, since it is made anew for each schedule.
         let bounds = MemoryConfig { max_entries: 100, ..MemoryConfig::default() };
         let memory = MemoryStore::new(bounds, Arc::new(clock.clone())).unwrap();
-        let floor = Floor::new(Duration::from_secs(1));
-        let near = Near { memory, floor, waiters: Waiters::default() };
+        let (floor, waiters) = (Floor::new(Duration::from_secs(1)), Waiters::default());
+        let near = Near { memory, floor, groups: Arc::default(), waiters };
         near.confirmed(clock.now());
         Self { near, clock, space: Namespace::default() }
     }
@@ -50,9 +50,8 @@ impl Rig {
 
     fn shown(&self, name: &'static str) -> Option<Guarantee> {
         let mut shown = None;
-        let peek = self.near.peek(&self.key(name)[0], self.clock.now(), &mut |_, guarantee| {
-            shown = Some(guarantee);
-        });
+        let see = &mut |_: &Entry, guarantee| shown = Some(guarantee);
+        let peek = self.near.peek(&self.key(name)[0], self.clock.now(), |_| false, see);
         assert_eq!(peek == Peek::Seen, shown.is_some());
         shown
     }
@@ -106,7 +105,8 @@ fn what_nobody_tells_of_is_not_kept() {
     let rig = Rig::new();
     let at = Snapshot { epoch: 1, counter: 1 };
     let marks = Marks::new(&Group::tags(["t"]).unwrap(), at);
-    assert!(!rig.read(Meta { marks, ..rig.meta() }, Guarantee::Fresh, |_| {}));
+    let tagged = rig.read(Meta { marks, ..rig.meta() }, Guarantee::Fresh, |_| {});
+    assert!(!tagged, "nothing is known of its namespace");
     let idle = Some(Duration::from_secs(60));
     assert!(!rig.read(Meta { idle, ..rig.meta() }, Guarantee::Fresh, |_| {}));
     let stale = Guarantee::Stale { reason: StaleReason::Invalidated, age: Duration::ZERO };
@@ -133,7 +133,8 @@ fn a_copy_that_nobody_follows_is_stale_for_as_long_as_that_is_so_and_goes_before
     let stale = |name| {
         let mut shown = None;
         let mut see = |_: &Entry, guarantee| shown = Some(guarantee);
-        let seen = rig.near.peek_stale(&rig.key(name)[0], rig.clock.now(), &mut see);
+        let now = rig.clock.now();
+        let seen = rig.near.peek_stale(&rig.key(name)[0], now, |_| false, &mut see);
         assert_eq!(seen, shown.is_some());
         shown
     };

@@ -74,7 +74,7 @@ impl Run {
 
     fn shown(&self) -> Option<u64> {
         let (mut shown, now) = (None, self.rig.clock.now());
-        self.rig.near.peek(&self.rig.key("k")[0], now, &mut |entry, _| {
+        self.rig.near.peek(&self.rig.key("k")[0], now, |_| false, &mut |entry, _| {
             shown = Some(u64::from_le_bytes(entry.bytes().unwrap()[..].try_into().unwrap()));
         });
         shown

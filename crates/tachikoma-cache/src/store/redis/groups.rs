@@ -1,0 +1,380 @@
+//! The groups of each namespace, as far as this process knows them.
+//!
+//! Decides what the server is asked about groups and what its answers say. Its numbers stand in one
+//! sorted set for each namespace (`NS:g`): a member for each group, scored with the number of its
+//! last invalidation, and above all of them one that names the epoch, scored with the next number.
+//! "What has changed after the number that I know" is one short question. It goes along with the
+//! reads of a namespace that has tags here, behind them in one round trip, so what a read finds is
+//! judged by what the server knew after it had read.
+//!
+//! [`Tables`] keeps the answers. Where the server tells of changes (`CLIENT TRACKING`) they also
+//! say whether something has changed since, which is what a copy in memory is judged by. The
+//! argument why this is sound is in `docs/decisions/0018-what-a-process-knows-of-tags.md`.
+
+mod table;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{PoisonError, RwLock};
+
+use ::redis::{Cmd, Pipeline, Value};
+
+use super::Shared;
+use super::courier::field;
+use super::layout;
+use super::link::Connection;
+use super::reply::{self, Fault};
+use crate::clock::Deadline;
+use crate::invalidation::{Generation, Group, How, Judge, Marks, Snapshot, Validity};
+use crate::key::{Key, Namespace};
+use table::{Asked, News, Table};
+
+/// The member whose number is the floor.
+pub(super) const FLOOR: &str = "@f";
+
+/// The most groups of one answer: a few hundred kilobytes.
+const MOST_NEWS: usize = 10_000;
+
+/// What this process knows of the groups of all namespaces.
+#[derive(Debug, Default)]
+pub(crate) struct Tables {
+    spaces: RwLock<HashMap<Namespace, Space>>,
+    /// Counts what was heard of changes.
+    moment: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Space {
+    table: Table,
+    /// The moment in which the newest question was asked whose answer is in the table.
+    asked: u64,
+    /// The moment of the last change that was heard of.
+    changed: AtomicU64,
+}
+
+/// A moment, taken before a connection is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moment(u64);
+
+/// A question for what has changed in a namespace.
+#[derive(Debug)]
+pub(super) struct Question<'a> {
+    pub(super) space: &'a Namespace,
+    moment: Moment,
+    run: u64,
+    after: Option<u64>,
+}
+
+/// The server's state of a namespace when it had answered.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Heard<'a> {
+    pub(super) space: &'a Namespace,
+    run: u64,
+    at: Snapshot,
+}
+
+impl Tables {
+    /// What is heard of from now on is later than what is asked for from now on.
+    pub(super) fn moment(&self) -> Moment {
+        Moment(self.moment.load(Ordering::Acquire))
+    }
+
+    /// The question for a namespace of which something is known already.
+    pub(super) fn question<'a>(
+        &self,
+        space: &'a Namespace,
+        moment: Moment,
+        connection: &Connection,
+    ) -> Option<Question<'a>> {
+        let run = connection.incarnation();
+        let spaces = self.spaces.read().unwrap_or_else(PoisonError::into_inner);
+        let after = spaces.get(space)?.table.counter(run);
+        Some(Question { space, moment, run, after })
+    }
+
+    /// Something has changed in this namespace, or may have.
+    pub(crate) fn changed(&self, space: &Namespace) {
+        let moment = self.moment.fetch_add(1, Ordering::AcqRel) + 1;
+        let spaces = self.spaces.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(space) = spaces.get(space) {
+            space.changed.fetch_max(moment, Ordering::AcqRel);
+        }
+    }
+
+    /// Something may have changed in every namespace.
+    #[cfg(feature = "memory")]
+    pub(crate) fn all_changed(&self) {
+        let moment = self.moment.fetch_add(1, Ordering::AcqRel) + 1;
+        let spaces = self.spaces.read().unwrap_or_else(PoisonError::into_inner);
+        for space in spaces.values() {
+            space.changed.fetch_max(moment, Ordering::AcqRel);
+        }
+    }
+
+    /// Whether nothing has been heard of a namespace since what is known of it was asked for.
+    #[cfg(feature = "memory")]
+    pub(crate) fn is_in_step(&self, space: &Namespace) -> bool {
+        let spaces = self.spaces.read().unwrap_or_else(PoisonError::into_inner);
+        spaces.get(space).is_some_and(|space| space.asked >= space.changed.load(Ordering::Acquire))
+    }
+
+    /// Adds the answer to a question.
+    fn hear<'a>(&self, question: &Question<'a>, news: Option<News>) -> Option<Heard<'a>> {
+        let Question { space, moment: Moment(asked), run, .. } = *question;
+        let mut spaces = self.spaces.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(news) = news else {
+            // Nothing is there, or less than was known: it begins anew.
+            spaces.remove(space);
+            return None;
+        };
+        let heard = Heard { space, run, at: news.at };
+        match spaces.get_mut(space) {
+            Some(known) if known.table.meets(run, &news) => {
+                known.table.add(news);
+                known.asked = known.asked.max(asked);
+            }
+            known => {
+                // Read here: what was heard of before could not be noted in the table yet.
+                let moment = self.moment.load(Ordering::Acquire);
+                let changed = known.map_or(moment, |known| *known.changed.get_mut());
+                let changed = AtomicU64::new(changed);
+                let table = Table::new(run, news);
+                spaces.insert(space.clone(), Space { table, asked, changed });
+            }
+        }
+        Some(heard)
+    }
+
+    fn learn(&self, heard: Heard<'_>, floor: u64, asked: &[Asked]) {
+        let mut spaces = self.spaces.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = spaces.get_mut(heard.space) {
+            known.table.learn(heard.run, heard.at, floor, asked);
+        }
+    }
+
+    /// Judges by what was known when this was heard, or by more; `None` if a group must be asked
+    /// for.
+    fn check(&self, heard: Heard<'_>, marks: &Marks) -> Option<Validity> {
+        let spaces = self.spaces.read().unwrap_or_else(PoisonError::into_inner);
+        let table = &spaces.get(heard.space)?.table;
+        if table.reaches(heard.run, heard.at) { table.check(marks) } else { None }
+    }
+}
+
+/// By what is known, in step or not. What cannot be told is invalid.
+impl Judge for Tables {
+    fn check(&self, space: &Namespace, marks: &Marks) -> Validity {
+        let spaces = self.spaces.read().unwrap_or_else(PoisonError::into_inner);
+        let verdict = spaces.get(space).and_then(|space| space.table.check(marks));
+        verdict.unwrap_or(Validity::Invalid)
+    }
+}
+
+impl Heard<'_> {
+    pub(super) fn at(&self) -> Snapshot {
+        self.at
+    }
+}
+
+impl Question<'_> {
+    pub(super) fn command(&self) -> Cmd {
+        let mut command = ::redis::cmd("ZREVRANGEBYSCORE");
+        command.arg(layout::groups(self.space)).arg("+inf");
+        match self.after {
+            // The number of the epoch is one more, so it is in every answer.
+            Some(after) => command.arg(format!("({after}")),
+            None => command.arg("-inf"),
+        };
+        command.arg("WITHSCORES").arg("LIMIT").arg(0).arg(MOST_NEWS);
+        command
+    }
+}
+
+/// The answer to a [question](Question); nothing if there are no numbers, or only lower ones.
+fn news(answer: Value, after: Option<u64>) -> Result<Option<News>, Fault> {
+    let mut at = None;
+    let (mut floor, mut changed) = (None, Vec::new());
+    let all = reply::scored(answer)?;
+    let (count, last) = (all.len(), all.last().map(|(_, number)| *number));
+    for (member, number) in all {
+        // Whoever writes other members into it spoils nothing but them.
+        let Ok(member) = std::str::from_utf8(&member) else { continue };
+        match member.split_at_checked(2) {
+            _ if member == FLOOR => floor = Some(number),
+            _ if at.is_none() && member.starts_with('@') => {
+                at = member
+                    .get(1..)
+                    .and_then(|epoch| epoch.parse().ok())
+                    .map(|epoch| Snapshot { epoch, counter: number.saturating_sub(1) });
+            }
+            Some(("h:", name)) => changed.push((Group::from_name(name), How::Hard, number)),
+            Some(("s:", name)) => changed.push((Group::from_name(name), How::Soft, number)),
+            _ => {}
+        }
+    }
+    let whole = count < MOST_NEWS;
+    let after = if whole { after } else { last }.unwrap_or_default();
+    Ok(at.map(|at| News { at, after, floor, changed }))
+}
+
+/// The highest member and its number: where the counters stand.
+pub(super) fn snapshot(answer: Value) -> Result<Option<Snapshot>, Fault> {
+    Ok(news(answer, None)?.map(|news| news.at))
+}
+
+/// The question for [`snapshot`].
+pub(super) fn add_snapshot(commands: &mut Pipeline, space: &Namespace) {
+    commands.cmd("ZRANGE").arg(layout::groups(space)).arg(-1).arg(-1).arg("WITHSCORES");
+}
+
+impl Shared {
+    /// The questions that go along with a read of these keys.
+    pub(super) fn questions<'a>(
+        &self,
+        keys: &[&'a Key<'a>],
+        moment: Moment,
+        connection: &Connection,
+    ) -> Vec<Question<'a>> {
+        let mut questions: Vec<Question<'a>> = Vec::new();
+        for key in keys {
+            let space = key.namespace();
+            // What is pending must be looked up before the server is asked, and by then it is not
+            // known yet which groups matter: they are asked for apart.
+            if questions.iter().all(|question| question.space != space)
+                && !self.book.owes_groups(space)
+            {
+                questions.extend(self.link.groups.question(space, moment, connection));
+            }
+        }
+        questions
+    }
+
+    /// What came of the questions. One that the server refuses is asked again if it matters.
+    pub(super) fn hear<'a>(
+        &self,
+        connection: &Connection,
+        questions: &[Question<'a>],
+        answers: impl Iterator<Item = Value>,
+    ) -> Vec<Heard<'a>> {
+        let mut heard = Vec::with_capacity(questions.len());
+        for (question, answer) in questions.iter().zip(answers) {
+            match news(answer, question.after) {
+                Ok(news) => heard.extend(self.link.groups.hear(question, news)),
+                Err(fault) => drop(self.link.refused(connection, fault)),
+            }
+        }
+        heard
+    }
+
+    /// Whether entries with these marks may be used, by what was heard after they were read or, if
+    /// that does not tell, by asking.
+    pub(super) async fn validities(
+        &self,
+        connection: &Connection,
+        marked: &[(&Namespace, &Marks)],
+        heard: &[Heard<'_>],
+        deadline: Deadline,
+    ) -> Result<Vec<Validity>, Fault> {
+        let known = |space: &Namespace, marks: &Marks| {
+            if marks.is_empty() {
+                return Some(Validity::Valid);
+            }
+            let heard = heard.iter().find(|heard| heard.space == space)?;
+            self.link.groups.check(*heard, marks)
+        };
+        let mut verdicts: Vec<_> =
+            marked.iter().map(|(space, marks)| known(space, marks)).collect();
+        let open = |verdicts: &[Option<Validity>]| {
+            let at = verdicts.iter().position(Option::is_none)?;
+            marked.get(at).map(|(space, _)| *space)
+        };
+        while let Some(space) = open(&verdicts) {
+            let of_space = |at: usize| marked.get(at).filter(|(other, _)| *other == space);
+            let wanted = verdicts.iter().enumerate().filter(|(_, verdict)| verdict.is_none());
+            let marks = wanted.filter_map(|(at, _)| of_space(at)).map(|(_, marks)| *marks);
+            let judged = self.ask(connection, space, marks.collect(), deadline).await?;
+            for (at, verdict) in verdicts.iter_mut().enumerate() {
+                if let (None, Some((_, marks))) = (*verdict, of_space(at)) {
+                    *verdict = Some(judged.check(marks));
+                }
+            }
+        }
+        Ok(verdicts.into_iter().map(|verdict| verdict.unwrap_or(Validity::Invalid)).collect())
+    }
+
+    /// Asks for the groups of these marks, one by one.
+    async fn ask(
+        &self,
+        connection: &Connection,
+        space: &Namespace,
+        marks: Vec<&Marks>,
+        deadline: Deadline,
+    ) -> Result<Judged, Fault> {
+        let mut groups: Vec<&Group> =
+            marks.iter().flat_map(|marks| marks.as_slice()).map(|mark| &mark.group).collect();
+        groups.sort_unstable();
+        groups.dedup();
+        // Before the server is asked, as for keys.
+        let pending = groups.iter().filter_map(|group| {
+            self.book.of_group(space, group).map(|how| ((*group).clone(), how))
+        });
+        let pending: HashMap<_, _> = pending.collect();
+        let tables = &self.link.groups;
+        // No moment: it is asked on a connection that was taken before, so it does not prove that
+        // the table is followed. The next read does.
+        let question = tables.question(space, Moment(0), connection).unwrap_or(Question {
+            space,
+            moment: Moment(0),
+            run: connection.incarnation(),
+            after: None,
+        });
+        let key = layout::groups(space);
+        let mut commands = Pipeline::new();
+        commands.add_command(question.command());
+        for group in &groups {
+            commands.cmd("ZSCORE").arg(&key).arg(field(group, How::Hard));
+            commands.cmd("ZSCORE").arg(&key).arg(field(group, How::Soft));
+        }
+        // Last: a group that was forgotten meanwhile has raised it.
+        commands.cmd("ZSCORE").arg(&key).arg(FLOOR);
+        let answers = self.link.pipeline(connection, &commands, deadline).await?;
+        let mut answers = answers.into_iter();
+        let refused = |fault| self.link.refused(connection, fault);
+        let news = news(answers.next().unwrap_or_default(), question.after).map_err(refused)?;
+        let mut next = || reply::score(answers.next().unwrap_or_default()).map_err(refused);
+        let mut asked = Vec::with_capacity(groups.len());
+        for group in groups {
+            let generation = Generation { hard: next()?, soft: next()? };
+            asked.push(Asked { group: group.clone(), generation });
+        }
+        let floor = next()?;
+        let table = news.clone().map(|news| {
+            let (at, run) = (news.at, question.run);
+            let mut table = Table::new(run, news);
+            table.learn(run, at, floor, &asked);
+            table
+        });
+        if let Some(heard) = tables.hear(&question, news) {
+            tables.learn(heard, floor, &asked);
+        }
+        Ok(Judged { table, pending })
+    }
+}
+
+/// What was asked for, and what is still to be told to the server about it.
+struct Judged {
+    table: Option<Table>,
+    pending: HashMap<Group, How>,
+}
+
+impl Judged {
+    fn check(&self, marks: &Marks) -> Validity {
+        let table = self.table.as_ref().and_then(|table| table.check(marks));
+        let pending = marks.as_slice().iter().filter_map(|mark| self.pending.get(&mark.group));
+        let pending = pending.map(|how| match how {
+            How::Soft => Validity::Stale,
+            How::Hard => Validity::Invalid,
+        });
+        pending.fold(table.unwrap_or(Validity::Invalid), Validity::max)
+    }
+}
