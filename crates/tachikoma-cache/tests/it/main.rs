@@ -29,5 +29,6 @@ mod runtimes;
 mod secrets;
 mod snapshot;
 mod stampede;
+mod tagged;
 mod tier;
 mod top_keys;

@@ -29,6 +29,7 @@ mod slow_clients;
 mod support;
 #[cfg(feature = "tls")]
 mod tls;
+mod two_servers;
 mod upgrade;
 mod upstreams;
 mod warm;
