@@ -3,7 +3,7 @@
 //! Two gets fill by leases, as in the model of one key. Two writers take the value out and begin a
 //! guard, commit, and end the guard: alone by publishing the new value, together with another by
 //! taking the value out. A writer may be killed at any moment; its guard then ends by its time,
-//! which is longer than a writer lives.
+//! which is longer than a writer lives. A third writer has no guard: it commits and deletes.
 //!
 //! | step | in `tachikoma-cache` |
 //! |---|---|
@@ -11,7 +11,7 @@
 //! | fills | the script `FILL` |
 //! | begins its guard | the script `GUARD` |
 //! | publishes, takes the value out | the script `END_GUARD` |
-//! | lets the lease expire, evicts the entry | also what a deletion by somebody else does |
+//! | deletes | `remove_of` in `store/redis/write.rs` |
 //!
 //! Kept: when no write is under way, what is cached is what the source has.
 
@@ -29,10 +29,14 @@ enum Variant {
     ShortGuard,
     /// A get asks about guards before it takes its lease.
     AskFirst,
+    /// The end of a guard does not ask whether it still has the lease.
+    PublishOverRemoval,
 }
 
 pub(crate) fn outcomes() -> Vec<Outcome> {
-    use Variant::{AskFirst, PublishContended, Shipped, ShortGuard, SingleToken};
+    use Variant::{
+        AskFirst, PublishContended, PublishOverRemoval, Shipped, ShortGuard, SingleToken,
+    };
     let run = |name, variant| search(name, variant == Shipped, Guard { variant });
     vec![
         run("set of tokens", Shipped),
@@ -40,6 +44,7 @@ pub(crate) fn outcomes() -> Vec<Outcome> {
         run("published though contended", PublishContended),
         run("guard shorter than its writer", ShortGuard),
         run("guards asked for before the lease", AskFirst),
+        run("published over a removal", PublishOverRemoval),
     ]
 }
 
@@ -85,7 +90,19 @@ struct State {
     contended: bool,
     readers: [Reader; 2],
     writers: [Writer; 2],
+    /// The writer without a guard.
+    plain: Plain,
 }
+
+#[derive(Debug, Clone, Copy, Hash, PartialEq, Eq)]
+enum Plain {
+    Idle,
+    Committed,
+    Done,
+}
+
+/// The token of a writer's guard, as a lease.
+const GUARDS: u8 = 100;
 
 const READERS: [&str; 2] = ["get 1", "get 2"];
 const WRITERS: [&str; 2] = ["writer 1", "writer 2"];
@@ -151,10 +168,11 @@ impl Guard {
 
     fn write(&self, now: &State, at: usize, steps: &mut Steps<'_, State>) {
         let (who, mut to) = (WRITERS[at], now.clone());
+        let token = u8::try_from(at).unwrap_or_default();
         let killed = || State { writers: with(&now.writers, at, Writer::Killed), ..now.clone() };
         match now.writers[at] {
             Writer::Idle => {
-                (to.entry, to.lease) = (None, None);
+                (to.entry, to.lease) = (None, Some(GUARDS + token));
                 if self.is(Variant::SingleToken) {
                     to.open = [false; 2];
                 } else {
@@ -173,7 +191,10 @@ impl Guard {
             }
             Writer::Committed { version } => {
                 let alone = !now.contended || self.is(Variant::PublishContended);
-                let publishes = now.open[at] && alone;
+                let unchanged = now.lease == Some(GUARDS + token)
+                    || self.is(Variant::PublishOverRemoval)
+                    || self.is(Variant::PublishContended);
+                let publishes = now.open[at] && alone && unchanged;
                 (to.entry, to.lease) = (publishes.then_some(version), None);
                 to.close(at);
                 to.writers[at] = Writer::Done;
@@ -205,6 +226,7 @@ impl Protocol for Guard {
             contended: false,
             readers: [Reader::Idle; 2],
             writers: [Writer::Idle; 2],
+            plain: Plain::Idle,
         }
     }
 
@@ -212,6 +234,18 @@ impl Protocol for Guard {
         for at in 0..2 {
             self.read(now, at, steps);
             self.write(now, at, steps);
+        }
+        let mut to = now.clone();
+        match now.plain {
+            Plain::Idle => {
+                (to.source, to.plain) = (now.source + 1, Plain::Committed);
+                steps.add("writer without guard", "commits", to);
+            }
+            Plain::Committed => {
+                (to.entry, to.lease, to.plain) = (None, None, Plain::Done);
+                steps.add("writer without guard", "deletes", to);
+            }
+            Plain::Done => {}
         }
         if now.lease.is_some() {
             steps.add("Redis", "lets the lease expire", State { lease: None, ..now.clone() });
@@ -225,6 +259,7 @@ impl Protocol for Guard {
         let under_way =
             |writer: &Writer| matches!(writer, Writer::Guarding | Writer::Committed { .. });
         !state.writers.iter().any(under_way)
+            && state.plain != Plain::Committed
             && state.entry.is_some_and(|version| version != state.source)
     }
 }

@@ -114,8 +114,9 @@ impl WriteGuard {
     }
 
     /// What the source has for this key after the write: stored by [`commit`](Self::commit), so
-    /// that nobody needs to load it. If another guard of the key overlapped with this one, nobody
-    /// can tell whose value is newer: then the key is removed instead.
+    /// that nobody needs to load it. If another guard of the key overlapped with this one, or the
+    /// key was removed or written meanwhile, nobody can tell whose value is newer: then the key is
+    /// removed instead.
     ///
     /// # Errors
     ///

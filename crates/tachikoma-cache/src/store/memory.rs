@@ -282,6 +282,11 @@ impl MemoryStore {
 
     fn remove_one(&self, key: &Key<'_>, now: Time) -> bool {
         self.leases.lock(key).end(key);
+        self.remove_entry(key, now)
+    }
+
+    /// Removes an entry whose leases have ended; whether it had a value.
+    fn remove_entry(&self, key: &Key<'_>, now: Time) -> bool {
         let mut live = false;
         self.engine.remove_if(key, now, |entry| {
             let seen = self.judge(key.namespace(), entry, now).is_some();

@@ -124,7 +124,8 @@ async fn a_commit_that_nobody_waits_for_removes() {
         let committed = commit.await;
         let found = cache.get::<u32>("k").await.unwrap().map(|hit| *hit);
         match committed {
-            Ok(stored) => assert_eq!((stored.unwrap(), found), (1, Some(9))),
+            // Not stored: the guard that was dropped before it had not ended yet.
+            Ok(stored) => assert!(matches!((stored.unwrap(), found), (1, Some(9)) | (0, None))),
             Err(_aborted) => assert_eq!(found, None),
         }
     }

@@ -27,7 +27,7 @@ impl MemoryStore {
         let (token, until) = (rand::random(), now.saturating_add(life));
         for key in keys {
             self.leases.lock(key).guard(key, token, until, now);
-            self.remove_one(key, now);
+            self.remove_entry(key, now);
         }
         Ok(Guard { token, groups })
     }

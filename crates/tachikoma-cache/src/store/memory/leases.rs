@@ -5,7 +5,8 @@
 //! could slip between them.
 //!
 //! While a [guard](super::super::Store::guard) of a key is open no lease of it is given. Guards are
-//! a set, so that one writer does not end another one's; of those that overlapped none may store.
+//! a set, so that one writer does not end another one's; of those that overlapped none may store,
+//! nor may one whose key was removed or written meanwhile.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -32,8 +33,8 @@ struct Guarded {
     name: Box<str>,
     /// Their tokens, and when they end by themselves.
     open: Vec<(u128, Time)>,
-    /// Two of them were open at once.
-    contended: bool,
+    /// Two of them were open at once, or the key was changed meanwhile.
+    is_overtaken: bool,
 }
 
 /// The leases of one store in memory.
@@ -66,7 +67,7 @@ impl Leases {
         }
     }
 
-    /// The names of a namespace that match and have a lease.
+    /// The names of a namespace that match and have a lease or a guard.
     pub(super) fn matching(&self, namespace: &Namespace, glob: &Glob) -> Vec<String> {
         let mut names = Vec::new();
         for shard in &self.0 {
@@ -74,6 +75,11 @@ impl Leases {
             let matches =
                 |held: &&Held| held.namespace == *namespace && glob.matches(held.name.as_bytes());
             names.extend(shard.held.iter().filter(matches).map(|held| held.name.to_string()));
+            let matches = |guarded: &&Guarded| {
+                guarded.namespace == *namespace && glob.matches(guarded.name.as_bytes())
+            };
+            let guarded = shard.guarded.iter().filter(matches);
+            names.extend(guarded.map(|guarded| guarded.name.to_string()));
         }
         names
     }
@@ -101,14 +107,14 @@ impl Shard {
     /// Begins a guard, which ends the leases of all loads of the key.
     pub(super) fn guard(&mut self, key: &Key<'_>, token: u128, until: Time, now: Time) {
         self.forget_guards(now);
-        self.end(key);
+        self.end_leases(key);
         if let Some(guarded) = self.guarded.iter_mut().find(|guarded| guarded.is_of(key)) {
-            guarded.contended = true;
+            guarded.is_overtaken = true;
             guarded.open.push((token, until));
         } else {
             let (namespace, name) = (key.namespace().clone(), key.name().into());
             let open = vec![(token, until)];
-            self.guarded.push(Guarded { namespace, name, open, contended: false });
+            self.guarded.push(Guarded { namespace, name, open, is_overtaken: false });
         }
     }
 
@@ -117,14 +123,15 @@ impl Shard {
         self.guarded.iter().any(|guarded| guarded.is_of(key) && is_open(guarded))
     }
 
-    /// Ends a guard; whether it was open until now, and no other one beside it at any time.
+    /// Ends a guard; whether it was open until now, no other one beside it at any time, and the key
+    /// was not changed meanwhile.
     pub(super) fn end_guard(&mut self, key: &Key<'_>, token: u128, now: Time) -> bool {
         self.forget_guards(now);
         let of_key = self.guarded.iter_mut().find(|guarded| guarded.is_of(key));
         let alone = of_key.is_some_and(|guarded| {
             let before = guarded.open.len();
             guarded.open.retain(|(open, _)| *open != token);
-            guarded.open.len() < before && !guarded.contended
+            guarded.open.len() < before && !guarded.is_overtaken
         });
         self.forget_guards(now);
         alone
@@ -154,8 +161,15 @@ impl Shard {
         }
     }
 
-    /// Ends the leases of all loads of a key.
+    /// Ends the leases of all loads of a key, which is removed or written: what a guard of it has to
+    /// store is older.
     pub(super) fn end(&mut self, key: &Key<'_>) {
+        self.end_leases(key);
+        let of_key = self.guarded.iter_mut().filter(|guarded| guarded.is_of(key));
+        of_key.for_each(|guarded| guarded.is_overtaken = true);
+    }
+
+    fn end_leases(&mut self, key: &Key<'_>) {
         if let Ok(found) = self.held.find_entry(key.hash(), |held| held.is_of(key)) {
             found.remove();
         }
@@ -212,6 +226,9 @@ mod tests {
         assert!(shard.end_guard(&key, 3, at(299)));
         shard.guard(&key, 4, at(400), at(300));
         assert!(!shard.end_guard(&key, 4, at(400)), "its time had passed");
+        shard.guard(&key, 5, at(500), at(400));
+        shard.end(&key);
+        assert!(!shard.end_guard(&key, 5, at(450)), "the key was removed");
         assert!(shard.guarded.is_empty());
     }
 

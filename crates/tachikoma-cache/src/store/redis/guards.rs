@@ -3,7 +3,8 @@
 //! The guards of a key are a sorted set beside it, from token to the server's time at which it ends
 //! by itself; the member `+` says that two of them overlapped. Whether there is one is asked after
 //! a lease was taken and before it is used: a guard that begins later ends the lease. So who has a
-//! lease began after every guard of its key had ended.
+//! lease began after every guard of its key had ended. While it is open, a guard has the lease of
+//! its key itself: without it, what it would publish is older than a removal or a write.
 
 use std::time::Duration;
 
@@ -100,6 +101,7 @@ impl Shared {
         for key in keys {
             let (guards, token) = (layout::guards(key), token.to_be_bytes());
             self.errands.add(Errand::Unguard { guards, token });
+            self.errands.add(Errand::Release { lease: layout::lease(key), token });
         }
     }
 

@@ -76,7 +76,8 @@ return 1",
     )
 });
 
-/// Begins a guard of an entry: removes it and its lease.
+/// Begins a guard of an entry: removes it, and takes its lease, so that whatever removes or writes
+/// the key meanwhile takes that away.
 ///
 /// `KEYS`: entry, lease, guards. `ARGV`: token, milliseconds. Answers how many entries there were.
 pub(super) static GUARD: LazyLock<Lua> = LazyLock::new(|| {
@@ -90,7 +91,7 @@ redis.call('ZADD', KEYS[3], now + tonumber(ARGV[2]), ARGV[1])
 if redis.call('PTTL', KEYS[3]) < tonumber(ARGV[2]) then
   redis.call('PEXPIRE', KEYS[3], ARGV[2])
 end
-redis.call('DEL', KEYS[2])
+redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
 return redis.call('DEL', KEYS[1])",
     )
 });
@@ -98,14 +99,15 @@ return redis.call('DEL', KEYS[1])",
 /// Ends a guard of an entry.
 ///
 /// `KEYS`: entry, lease, guards. `ARGV`: token, value or empty, milliseconds to live or empty.
-/// Answers 1 if the value was stored, because the guard was open until now and alone; otherwise the
-/// entry is removed. About the last command see [`FILL`].
+/// Answers 1 if the value was stored, because the guard was open until now and alone and nobody
+/// removed or wrote the key meanwhile; otherwise the entry is removed. About the last command see [`FILL`].
 pub(super) static END_GUARD: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(
         "local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local ends = redis.call('ZSCORE', KEYS[3], ARGV[1])
 local alone = ends and tonumber(ends) > now and not redis.call('ZSCORE', KEYS[3], '+')
+  and redis.call('GET', KEYS[2]) == ARGV[1]
 redis.call('ZREM', KEYS[3], ARGV[1])
 if redis.call('ZCOUNT', KEYS[3], '-inf', '(+inf') == 0 then redis.call('DEL', KEYS[3]) end
 redis.call('DEL', KEYS[2])

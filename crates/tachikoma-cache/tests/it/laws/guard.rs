@@ -126,6 +126,25 @@ laws! {
         guard.commit().await.unwrap();
     }
 
+    async fn a_guard_publishes_nothing_over_a_removal_or_a_write_that_came_after_its_beginning(b) {
+        for how in ["delete", "pattern", "clear", "set", "set_if_absent"] {
+            let mut guard = b.cache.write_guard(["k"]).await.unwrap();
+            guard.publish("k", 1_u32, MINUTE).unwrap();
+            match how {
+                "delete" => drop(b.cache.delete("k").await.unwrap()),
+                "pattern" => {
+                    let pattern = tachikoma_cache::Pattern::raw("k*").unwrap();
+                    b.cache.delete_pattern(&pattern).await.unwrap();
+                }
+                "clear" => drop(b.cache.clear().await.unwrap()),
+                "set" => b.cache.set("k", 2_u32, MINUTE).await.unwrap(),
+                _ => assert!(b.cache.set_if_absent("k", 2_u32, MINUTE).await.unwrap()),
+            }
+            assert_eq!(guard.commit().await.unwrap(), 0, "after {how}");
+            assert!(!b.cache.exists("k").await.unwrap(), "after {how}");
+        }
+    }
+
     async fn a_tag_that_is_invalidated_after_a_guard_began_takes_what_it_publishes(b) {
         let mut guard = b.cache.write_guard(["k", "l"]).await.unwrap();
         guard.publish_tagged("k", 1_u32, MINUTE, ["t"]).unwrap();
