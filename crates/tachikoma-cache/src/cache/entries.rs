@@ -265,6 +265,11 @@ impl Entries {
         shared.counted(shared.store.scan(namespace, at, &glob, want, limit, &cx).await)
     }
 
+    /// As [`Store::scan_may_miss`](crate::store::Store::scan_may_miss).
+    pub fn scan_may_miss(&self) -> bool {
+        self.cache.shared().store.scan_may_miss()
+    }
+
     /// How many entries have this tag and could still be seen. It looks at every entry of the
     /// namespace: for people who ask, not for requests.
     ///

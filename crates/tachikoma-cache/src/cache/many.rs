@@ -164,7 +164,9 @@ impl Cache {
         let mut failure: Option<Error> = None;
         let shared = self.shared();
         shared.flights.detach_all(&keys);
-        for chunk in keys.chunks(AT_ONCE) {
+        // No keys: zero in the tiers there are, and the store knows which.
+        let none = keys.is_empty().then_some(&keys[..]);
+        for chunk in none.into_iter().chain(keys.chunks(AT_ONCE)) {
             let cx = match &failure {
                 // A store that is away is told of the rest, so that it can keep it, but not waited
                 // for again.

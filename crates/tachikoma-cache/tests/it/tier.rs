@@ -230,10 +230,16 @@ async fn a_server_that_tells_nothing_is_used_without_a_memory_tier() {
 
 /// What the tier says of itself, and its copies.
 fn tier(cache: &Cache) -> (TierState, u64) {
-    let tier = cache.stats().tier.unwrap();
-    assert_eq!(tier.copies == 0, tier.bytes == 0);
-    assert!(format!("{cache:?}").contains(&format!("memory_tier: {:?}", tier.state)));
-    (tier.state, tier.copies)
+    loop {
+        let tier = cache.stats().tier.unwrap();
+        let shown = format!("{cache:?}");
+        // It may have changed in between.
+        if cache.stats().tier == Some(tier) {
+            assert_eq!(tier.copies == 0, tier.bytes == 0);
+            assert!(shown.contains(&format!("memory_tier: {:?}", tier.state)), "{shown}");
+            return (tier.state, tier.copies);
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -53,21 +53,23 @@ impl Storage {
     pub(crate) async fn matching(&self, matching: &Matching) -> Result<Vec<Key>, Error> {
         let mut found = Vec::new();
         let mut seen = HashSet::new();
-        let mut at = Some(Cursor::START);
         let all = Pattern::new().literal("GET ").any();
-        while let Some(cursor) = at {
-            let page = self.entries.scan(&all, cursor, Want::Names, PAGE).await?;
-            for item in page.items {
-                let Some(key) = self.primary(&item.name).await? else { continue };
-                // Of a long one that is only being fetched nobody knows the URL.
-                let is_unknown = key.whole.is_none() && key.target_url().starts_with('#');
-                if (is_unknown || matching.matches(key.target_url()))
-                    && seen.insert(key.name.clone())
-                {
-                    found.push(key);
+        for _ in 0..if self.entries.scan_may_miss() { 2 } else { 1 } {
+            let mut at = Some(Cursor::START);
+            while let Some(cursor) = at {
+                let page = self.entries.scan(&all, cursor, Want::Names, PAGE).await?;
+                for item in page.items {
+                    let Some(key) = self.primary(&item.name).await? else { continue };
+                    // Of a long one that is only being fetched nobody knows the URL.
+                    let is_unknown = key.whole.is_none() && key.target_url().starts_with('#');
+                    if (is_unknown || matching.matches(key.target_url()))
+                        && seen.insert(key.name.clone())
+                    {
+                        found.push(key);
+                    }
                 }
+                at = page.next;
             }
-            at = page.next;
         }
         Ok(found)
     }

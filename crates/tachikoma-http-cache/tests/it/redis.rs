@@ -153,6 +153,7 @@ async fn redis_holds_the_body_once_and_nothing_of_who_asked_for_it() {
         let read = match redis.command(&["TYPE", &key]).text().as_str() {
             "string" => redis.command(&["GET", &key]),
             "hash" => redis.command(&["HGETALL", &key]),
+            "zset" => redis.command(&["ZRANGE", &key, "0", "-1"]),
             other => panic!("{key} is a {other}"),
         };
         held.push_str(&key);

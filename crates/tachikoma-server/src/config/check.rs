@@ -190,6 +190,11 @@ fn responses(config: &Config) -> Result<(), ConfigError> {
              them, and must be 1MiB more",
         ));
     }
+    if said.max_body_size > said.max_fill_bytes {
+        let (name, most) = ("responses.max_body_size", said.max_fill_bytes);
+        return Err(outside(name, &said.max_body_size, &least, &most)
+            .hint("max_fill_bytes is for all that is arriving together, so for one too"));
+    }
     wait("responses.wait_limit", said.wait_limit, Duration::ZERO)?;
     wait("responses.finish_limit", said.finish_limit, Duration::ZERO)?;
     checked(&config.rules).map(drop)

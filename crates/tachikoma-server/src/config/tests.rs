@@ -212,6 +212,7 @@ fn the_bounds_of_the_response_cache_are_checked() {
     let section = |text: &str| format!("{RUNS}[responses]\n{text}");
     check_refused(&section("max_body_size = '1B'"), "responses.max_body_size");
     check_refused(&section("max_fill_bytes = '2GiB'"), "responses.max_fill_bytes");
+    check_refused(&section("max_fill_bytes = '4MiB'"), "responses.max_body_size");
     check_refused(&section("wait_limit = '2d'"), "responses.wait_limit");
     check_refused(&section("max_large_bytes = '7MiB'"), "between 8MiB and 1024GiB is allowed");
     let redis = |text: &str| format!("cache = 'redis://127.0.0.1/'\n{}", section(text));
