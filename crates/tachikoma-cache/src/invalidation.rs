@@ -184,6 +184,7 @@ pub fn judge(mark: Snapshot, epoch: u64, floor: u64, generation: Generation) -> 
 }
 
 /// Who says whether entries may be used, where the counters are not those of this process.
+#[cfg(feature = "memory")]
 pub(crate) trait Judge: fmt::Debug + Send + Sync {
     /// Whether an entry with these marks may be used.
     fn check(&self, space: &Namespace, marks: &Marks) -> Validity;

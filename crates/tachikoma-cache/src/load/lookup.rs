@@ -2,8 +2,9 @@
 //!
 //! A caller is only given the answer to a question that was asked after it came, so it never sees
 //! less than it would have seen by itself (a failure, which shows nothing, is given to all): while
-//! one question is under way, the next one waits for all who come meanwhile. Ten thousand callers of one key make two questions. Questions run in a
-//! task of their own, so no caller waits for another one to be polled.
+//! one question is under way, the next one waits for all who come meanwhile. Ten thousand callers
+//! of one key make two questions. Questions run in a task of their own, so no caller waits for
+//! another one to be polled.
 
 use std::pin::pin;
 use std::sync::Arc;

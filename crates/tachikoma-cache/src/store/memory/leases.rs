@@ -161,8 +161,8 @@ impl Shard {
         }
     }
 
-    /// Ends the leases of all loads of a key, which is removed or written: what a guard of it has to
-    /// store is older.
+    /// Ends the leases of all loads of a key, which is removed or written: what a guard of it has
+    /// to store is older.
     pub(super) fn end(&mut self, key: &Key<'_>) {
         self.end_leases(key);
         let of_key = self.guarded.iter_mut().filter(|guarded| guarded.is_of(key));

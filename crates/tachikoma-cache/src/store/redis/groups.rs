@@ -25,7 +25,9 @@ use super::layout;
 use super::link::Connection;
 use super::reply::{self, Fault};
 use crate::clock::Deadline;
-use crate::invalidation::{Generation, Group, How, Judge, Marks, Snapshot, Validity};
+#[cfg(feature = "memory")]
+use crate::invalidation::Judge;
+use crate::invalidation::{Generation, Group, How, Marks, Snapshot, Validity};
 use crate::key::{Key, Namespace};
 use table::{Asked, News, Table};
 
@@ -162,6 +164,7 @@ impl Tables {
 }
 
 /// By what is known, in step or not. What cannot be told is invalid.
+#[cfg(feature = "memory")]
 impl Judge for Tables {
     fn check(&self, space: &Namespace, marks: &Marks) -> Validity {
         let spaces = self.spaces.read().unwrap_or_else(PoisonError::into_inner);

@@ -100,7 +100,8 @@ return redis.call('DEL', KEYS[1])",
 ///
 /// `KEYS`: entry, lease, guards. `ARGV`: token, value or empty, milliseconds to live or empty.
 /// Answers 1 if the value was stored, because the guard was open until now and alone and nobody
-/// removed or wrote the key meanwhile; otherwise the entry is removed. About the last command see [`FILL`].
+/// removed or wrote the key meanwhile; otherwise the entry is removed. About the last command see
+/// [`FILL`].
 pub(super) static END_GUARD: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(
         "local time = redis.call('TIME')
