@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::expiry::gone_at;
 use crate::invalidation::Judge;
 use crate::key::Key;
+use crate::store::Store as _;
 
 impl MemoryStore {
     /// A store for copies of entries whose groups somebody else knows.
@@ -41,6 +42,15 @@ impl MemoryStore {
         let is_good = |_: Option<&Entry>| self.leases.lock(key).is_valid(key, mark);
         // Refused or too large: it is read anew the next time.
         let _ = self.engine.insert(key, entry, weight, expiry, now, is_good);
+    }
+
+    /// Whether there is a copy of a value of which this holds.
+    pub(crate) fn has_copy(&self, key: &Key<'_>, holds: impl Fn(&Entry) -> bool) -> bool {
+        let mut has = false;
+        self.look(key, self.clock.now(), &mut |entry, _| {
+            has = !entry.meta().negative && holds(entry);
+        });
+        has
     }
 
     /// Ends the marks of a key and removes its copy; whether that held a value.

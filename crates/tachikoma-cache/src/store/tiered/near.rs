@@ -104,7 +104,12 @@ impl Near {
     /// ended however it ends. The server tells of it too; this is so that the caller's next look
     /// shows it.
     pub(super) fn changing<'a>(&'a self, keys: &'a [Key<'a>]) -> Changing<'a> {
-        let dropped = keys.iter().filter(|key| self.memory.drop_copy(key)).count() as u64;
+        // Where not everything is known, the server counts alone: a tag may have taken it before.
+        let drop = |key: &Key<'_>| {
+            let is_value = self.memory.has_copy(key, |entry| self.is_told(key, entry));
+            self.memory.drop_copy(key) && is_value
+        };
+        let dropped = keys.iter().filter(|key| drop(key)).count() as u64;
         Changing { near: self, keys, dropped }
     }
 }

@@ -67,6 +67,21 @@ async fn a_node_that_invalidates_a_tag_sees_it_at_once() {
     assert!(from_memory >= 300, "{from_memory} of 1200 reads");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_tag_took_away_is_not_there_to_be_deleted() {
+    let server = RedisServer::start();
+    let cache = node(server.port()).await;
+    for round in 0..20 {
+        put(&cache, "k", round, &["t"]).await;
+        until_in_memory(&cache, "k").await;
+        cache.invalidate_tag("t").await.unwrap();
+        assert!(!cache.delete("k").await.unwrap(), "round {round}");
+        put(&cache, "k", round, &["t"]).await;
+        until_in_memory(&cache, "k").await;
+        assert!(cache.delete("k").await.unwrap(), "round {round}");
+    }
+}
+
 /// Law 40, of tags. `TACHIKOMA_DELETIONS=10000` makes as many as the catalogue asks for.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_invalidation_of_a_tag_reaches_the_memory_of_another_node_in_milliseconds() {
