@@ -132,8 +132,9 @@ where
     R: Send + 'static,
 {
     let may_invalidate = target.is_some() && is_unsafe(request.method());
+    let clock = Arc::clone(shared.entries().clock());
     let exchange = passed_on(shared, inner, request, why, target);
-    if may_invalidate { Carried::new(exchange).await } else { exchange.await }
+    if may_invalidate { Carried::new(&clock, exchange).await } else { exchange.await }
 }
 
 async fn passed_on<S, B, R>(

@@ -49,7 +49,8 @@ where
     R: Body<Data = Bytes> + Send + 'static,
     R::Error: Into<BoxError>,
 {
-    Carried::new(posted(shared, inner, request, target, options)).await
+    let clock = Arc::clone(shared.entries().clock());
+    Carried::new(&clock, posted(shared, inner, request, target, options)).await
 }
 
 async fn posted<S, B, R>(

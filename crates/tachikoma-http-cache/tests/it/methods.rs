@@ -6,11 +6,12 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
+    time::Duration,
 };
 
 use axum::body::Body;
 use http::{Request, Response, StatusCode};
-use tachikoma_cache::Cache;
+use tachikoma_cache::{Cache, TestClock};
 use tachikoma_http_cache::HttpCacheLayer;
 use tokio::sync::Notify;
 use tower::{Layer as _, ServiceExt as _, service_fn};
@@ -156,6 +157,37 @@ async fn a_client_that_leaves_before_the_answer_to_its_write_leaves_nothing_old_
                 break;
             }
             assert!(round < 2_000, "{method}: the old page is left");
+            pause().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_write_that_its_client_left_is_given_up_when_no_answer_comes() {
+    for method in ["PUT", "POST"] {
+        let page = Page::default();
+        let inner = service_fn({
+            let page = page.clone();
+            move |request| page.clone().answer(request)
+        });
+        let clock = TestClock::new();
+        let cache = Cache::memory().clock(Arc::new(clock.clone())).build().unwrap();
+        let service = HttpCacheLayer::new(cache).layer(inner);
+        let held = || Arc::strong_count(&page.version);
+        let before = held();
+        let writing = tokio::spawn(service.clone().oneshot(request(method, "/", &[])));
+        page.asked.notified().await;
+        writing.abort();
+        assert!(writing.await.is_err_and(|error| error.is_cancelled()));
+        clock.advance(Duration::from_secs(59));
+        pause().await;
+        assert!(held() > before, "{method}: given up too early");
+        clock.advance(Duration::from_secs(1));
+        for round in 0.. {
+            if held() == before {
+                break;
+            }
+            assert!(round < 2_000, "{method}: it goes on");
             pause().await;
         }
     }
