@@ -11,7 +11,7 @@ use std::{
 
 use axum::body::Body;
 use futures_util::FutureExt as _;
-use http::{Request, StatusCode};
+use http::{Request, Response, StatusCode};
 use tachikoma_cache::{
     Cache, CacheBuilder, Clock, SystemClock, TestClock,
     store::{
@@ -25,7 +25,7 @@ use tower::{Layer as _, ServiceExt as _};
 
 use crate::{
     collapse::{Slow, all},
-    site::{Mode, Site, pause, request, response},
+    site::{Mode, Seen, Site, pause, request, response},
     sizes::{check_aborts, check_limit, check_sizes, sized},
 };
 
@@ -51,11 +51,19 @@ async fn on(
     settings(Cache::on(Arc::new(store)).namespace("shop").clock(clock)).build().unwrap()
 }
 
+/// A process on this store.
+async fn site(
+    cache: Cache,
+    origin: impl Fn(&Seen) -> Response<Body> + Send + Sync + 'static,
+) -> Site {
+    Site::on(cache, TestClock::new(), Mode::Layer, |layer| layer, origin).await
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bodies_of_every_size_survive_redis() {
     let redis = RedisServer::start();
     let cache = connect(&redis).await;
-    let site = Site::on(cache, TestClock::new(), Mode::Layer, |layer| layer, sized).await;
+    let site = site(cache, sized).await;
     check_sizes(&site, "redis").await;
 }
 
@@ -63,7 +71,7 @@ async fn bodies_of_every_size_survive_redis() {
 async fn what_is_as_large_as_may_be_is_stored_in_redis_and_one_byte_more_is_not() {
     let redis = RedisServer::start();
     let cache = connect(&redis).await;
-    let site = Site::on(cache, TestClock::new(), Mode::Layer, |layer| layer, sized).await;
+    let site = site(cache, sized).await;
     check_limit(&site, "redis").await;
 }
 
@@ -71,7 +79,7 @@ async fn what_is_as_large_as_may_be_is_stored_in_redis_and_one_byte_more_is_not(
 async fn readers_that_leave_leave_nothing_behind_in_redis() {
     let redis = RedisServer::start();
     let cache = connect(&redis).await;
-    let site = Site::on(cache, TestClock::new(), Mode::Layer, |layer| layer, sized).await;
+    let site = site(cache, sized).await;
     check_aborts(&site, "redis", 200).await;
 }
 
@@ -82,16 +90,10 @@ async fn what_another_process_stored_lives_on_for_what_is_left_of_its_time() {
     let mut sites = Vec::new();
     for _ in 0..2 {
         let cache = connect(&redis).await;
-        let site = Site::on(
-            cache,
-            TestClock::new(),
-            Mode::Layer,
-            |layer| layer,
-            |seen| {
-                let fields = [("cache-control", "max-age=100"), ("age", "98")];
-                response(200, &fields, seen.before.to_string())
-            },
-        );
+        let site = site(cache, |seen| {
+            let fields = [("cache-control", "max-age=100"), ("age", "98")];
+            response(200, &fields, seen.before.to_string())
+        });
         sites.push(site.await);
     }
     let only = [("cache-control", "only-if-cached")];
@@ -118,21 +120,15 @@ async fn redis_holds_the_body_once_and_nothing_of_who_asked_for_it() {
     const BODY: usize = 10_000;
     let redis = RedisServer::start();
     let cache = connect(&redis).await;
-    let site = Site::on(
-        cache,
-        TestClock::new(),
-        Mode::Layer,
-        |layer| layer,
-        |_| {
-            let fields = [
-                ("cache-control", "public, max-age=60, no-cache=\"x-own\""),
-                ("x-own", "s3ntinel"),
-                ("vary", "accept"),
-                ("x-all", "k3pt"),
-            ];
-            response(200, &fields, vec![b'x'; BODY])
-        },
-    )
+    let site = site(cache, |_| {
+        let fields = [
+            ("cache-control", "public, max-age=60, no-cache=\"x-own\""),
+            ("x-own", "s3ntinel"),
+            ("vary", "accept"),
+            ("x-all", "k3pt"),
+        ];
+        response(200, &fields, vec![b'x'; BODY])
+    })
     .await;
     let asked = [
         ("authorization", "Basic s3ntinel"),
@@ -175,21 +171,12 @@ async fn what_one_process_stored_in_redis_another_one_serves_and_invalidates() {
     let mut sites = Vec::new();
     for _ in 0..2 {
         let cache = connect(&redis).await;
-        let site = Site::on(
-            cache,
-            TestClock::new(),
-            Mode::Layer,
-            |layer| layer,
-            |seen| {
-                let tag = format!("all {}", seen.uri.path().trim_start_matches('/'));
-                let headers = [
-                    ("cache-control", "max-age=60"),
-                    ("vary", "x"),
-                    ("surrogate-key", tag.as_str()),
-                ];
-                response(200, &headers, format!("answer {}", seen.before))
-            },
-        );
+        let site = site(cache, |seen| {
+            let tag = format!("all {}", seen.uri.path().trim_start_matches('/'));
+            let headers =
+                [("cache-control", "max-age=60"), ("vary", "x"), ("surrogate-key", tag.as_str())];
+            response(200, &headers, format!("answer {}", seen.before))
+        });
         sites.push(site.await);
     }
     let [a, b] = &sites[..] else { unreachable!() };
@@ -214,13 +201,9 @@ async fn what_one_process_stored_in_redis_another_one_serves_and_invalidates() {
 async fn a_store_that_dies_hangs_or_comes_back_fails_no_request() {
     let mut redis = RedisServer::start();
     let cache = connect_as_shipped(&redis).await;
-    let site = Site::on(
-        cache,
-        TestClock::new(),
-        Mode::Layer,
-        |layer| layer,
-        |seen| response(200, &[("cache-control", "max-age=60")], format!("answer {}", seen.before)),
-    )
+    let site = site(cache, |seen| {
+        response(200, &[("cache-control", "max-age=60")], format!("answer {}", seen.before))
+    })
     .await;
     let until_hit = async |path: &str| {
         for _ in 0..2_000 {
@@ -258,13 +241,9 @@ async fn a_store_that_dies_hangs_or_comes_back_fails_no_request() {
 async fn a_client_that_leaves_while_its_change_invalidates_leaves_nothing_old_behind() {
     let redis = RedisServer::start();
     let cache = connect_as_shipped(&redis).await;
-    let site = Site::on(
-        cache,
-        TestClock::new(),
-        Mode::Layer,
-        |layer| layer,
-        |seen| response(200, &[("cache-control", "max-age=60")], format!("answer {}", seen.before)),
-    )
+    let site = site(cache, |seen| {
+        response(200, &[("cache-control", "max-age=60")], format!("answer {}", seen.before))
+    })
     .await;
     site.get("/", &[]).await;
     while !site.get("/", &[]).await.is_hit() {
@@ -325,16 +304,10 @@ async fn variants_that_two_processes_add_at_the_same_moment_are_all_kept() {
     let mut sites = Vec::new();
     for _ in 0..2 {
         let cache = connect(&redis).await;
-        let site = Site::on(
-            cache,
-            TestClock::new(),
-            Mode::Layer,
-            |layer| layer,
-            |seen| {
-                let headers = [("cache-control", "max-age=60"), ("vary", "x")];
-                response(200, &headers, format!("{:?}", seen.headers.get("x")))
-            },
-        );
+        let site = site(cache, |seen| {
+            let headers = [("cache-control", "max-age=60"), ("vary", "x")];
+            response(200, &headers, format!("{:?}", seen.headers.get("x")))
+        });
         sites.push(site.await);
     }
     let get = async |site: usize, x: usize| {
