@@ -49,9 +49,16 @@ impl FaultRow {
         Self { row: row.to_owned(), fault: fault.to_owned(), cells: Vec::new() }
     }
 
-    /// A cell whose bar is a time, [and more](allowed) while the machine is busy.
+    /// What a bar allows, now that something took so long: the bar for the matrix, and
+    /// [more](allowed) while the machine is busy for a test beside other work.
+    #[must_use]
+    pub fn within(bar: Duration, took: Duration) -> Duration {
+        if std::env::var_os(FAULT_ROWS).is_some() { bar } else { allowed(bar, took) }
+    }
+
+    /// A cell whose bar is a [time](Self::within).
     pub fn at_most(&mut self, operation: &str, bar: Duration, took: Duration) {
-        let bar = allowed(bar, took);
+        let bar = Self::within(bar, took);
         let shown = if took < Duration::from_millis(10) {
             format!("{:.2} ms", took.as_secs_f64() * 1000.0)
         } else {

@@ -193,7 +193,7 @@ impl Cache {
     }
 
     /// What is known of the entry of a key, also if it is stale; its value is not touched, and it
-    /// is not counted as a lookup.
+    /// is not counted as a lookup. In Redis it is a read, with which a time to idle begins anew.
     ///
     /// # Errors
     ///

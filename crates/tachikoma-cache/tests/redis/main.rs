@@ -15,3 +15,4 @@ mod outage;
 mod pending;
 mod protocol;
 mod restart;
+mod stub;

@@ -1,11 +1,8 @@
 //! A server whose answers to reads were changed on the way: the real connection, its parser and its
 //! recovery. `src/fuzzing/tests.rs` changes many more of them without a socket.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
 
 use tachikoma_cache::SystemClock;
 use tachikoma_cache::store::redis::RedisConfig;
@@ -13,6 +10,7 @@ use tachikoma_testkit::{RedisServer, Resp};
 
 use self::mutate::Mutator;
 use crate::bench::{Client, ms};
+use crate::stub;
 
 #[path = "../../src/fuzzing/mutate.rs"]
 mod mutate;
@@ -20,69 +18,23 @@ mod mutate;
 /// `TACHIKOMA_MUTATED_ANSWERS` sets another number.
 const ANSWERS: u64 = 200;
 
-/// Logs everybody in and gives each `GET` the next change of the good answer.
+/// Gives each `GET` the next change of the good answer; each tenth is good, so that the connection
+/// is seen to recover.
 fn start(good: Vec<u8>, seed: u64) -> (u16, Arc<AtomicU64>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
     let given = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&given);
-    thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            // It ends with its connection.
-            let (good, given) = (good.clone(), Arc::clone(&given));
-            thread::spawn(move || serve(stream, &good, seed, &given));
+    let port = stub::start(move |command| {
+        if command != "GET" {
+            return b"+OK\r\n".to_vec();
+        }
+        let number = given.fetch_add(1, Ordering::Relaxed);
+        if number.is_multiple_of(10) {
+            good.clone()
+        } else {
+            Mutator::new(seed ^ number).mutate(&good, b"*2\r\n$-1\r\n+OK\r\n")
         }
     });
     (port, count)
-}
-
-fn serve(stream: TcpStream, good: &[u8], seed: u64, given: &AtomicU64) -> io::Result<()> {
-    let mut reader = BufReader::new(stream);
-    loop {
-        let answer = match command(&mut reader)?.as_str() {
-            "HELLO" => b"%1\r\n+server\r\n+redis\r\n".to_vec(),
-            "CLIENT" => b":1\r\n".to_vec(),
-            "TIME" => b"*2\r\n$10\r\n1700000000\r\n$1\r\n0\r\n".to_vec(),
-            "INFO" => {
-                let text = "run_id:stub\r\nrole:master\r\nloading:0\r\n";
-                format!("${}\r\n{text}\r\n", text.len()).into_bytes()
-            }
-            "GET" => {
-                let number = given.fetch_add(1, Ordering::Relaxed);
-                // Each tenth is good, so that the connection is seen to recover.
-                if number.is_multiple_of(10) {
-                    good.to_vec()
-                } else {
-                    Mutator::new(seed ^ number).mutate(good, b"*2\r\n$-1\r\n+OK\r\n")
-                }
-            }
-            _ => b"+OK\r\n".to_vec(),
-        };
-        reader.get_mut().write_all(&answer)?;
-    }
-}
-
-/// The name of the next command.
-fn command(reader: &mut BufReader<TcpStream>) -> io::Result<String> {
-    let parts = number(reader)?;
-    let mut name = String::new();
-    for part in 0..parts {
-        let mut bytes = vec![0; number(reader)? + 2];
-        reader.read_exact(&mut bytes)?;
-        if part == 0 {
-            name = String::from_utf8_lossy(&bytes).trim_end().to_uppercase();
-        }
-    }
-    Ok(name)
-}
-
-fn number(reader: &mut BufReader<TcpStream>) -> io::Result<usize> {
-    let mut line = String::new();
-    reader.read_line(&mut line)?;
-    line.trim_end()
-        .get(1..)
-        .and_then(|digits| digits.parse().ok())
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no command"))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -197,7 +197,7 @@ async fn fm_11_moved() {
 async fn fm_11_tryagain() {
     measured(async || {
         let mut row = FaultRow::new("FM-11", "TRYAGAIN: slots are moving (a stub answers so)");
-        let port = stub::start("-TRYAGAIN Multiple keys request during rehashing of slot\r\n");
+        let port = stub::start_with("-TRYAGAIN Multiple keys request during rehashing of slot\r\n");
         let cache = connect(port).await;
         check(&mut row, &cache, UNAVAILABLE).await;
         row

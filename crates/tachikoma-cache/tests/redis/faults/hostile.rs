@@ -18,7 +18,7 @@ fn peak_memory() -> u64 {
 }
 
 async fn check(row: &mut FaultRow, what: &str, answer: impl Into<Vec<u8>>) {
-    let cache = connect(stub::start(answer)).await;
+    let cache = connect(stub::start_with(answer)).await;
     let found = cache.get::<u64>("known").await;
     let shown = matches!(found, Ok(Some(_)));
     row.holds(&format!("get, {what}"), "no value", told(&found), !shown);
@@ -55,7 +55,7 @@ async fn ds_17_lengths_that_are_not_true() {
 /// What is allocated at most while these bytes are the answer, in KiB. Pages would not show it: who
 /// reserves gigabytes and writes nothing has none of them.
 async fn allocated(answer: &str) -> usize {
-    let cache = connect(stub::start(answer)).await;
+    let cache = connect(stub::start_with(answer)).await;
     ALLOCATED.reset_peak_usage();
     let before = ALLOCATED.current_usage();
     assert!(!matches!(cache.get::<u64>("known").await, Ok(Some(_))), "{answer:?}");
@@ -89,7 +89,7 @@ async fn ds_37_nobody_follows_a_redirection_to_another_host() {
         other.set_nonblocking(true).unwrap();
         let address = other.local_addr().unwrap();
         for kind in ["MOVED", "ASK"] {
-            let cache = connect(stub::start(format!("-{kind} 42 {address}\r\n"))).await;
+            let cache = connect(stub::start_with(format!("-{kind} 42 {address}\r\n"))).await;
             let found = cache.get::<u64>("known").await;
             row.holds(&format!("get, {kind}"), "an error", told(&found), found.is_err());
             let (_, failed) = loads(&cache, "k", 10).await;

@@ -9,7 +9,6 @@ mod healthy;
 mod hostile;
 mod hung;
 mod rights;
-mod stub;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -17,9 +16,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tachikoma_cache::{Cache, Error, Health, Pattern};
-use tachikoma_testkit::{FaultProxy, FaultRow, RedisBuilder, RedisServer, Stopwatch, allowed};
+use tachikoma_testkit::{FaultProxy, FaultRow, RedisBuilder, RedisServer, Stopwatch};
 
 use crate::bench::{MINUTE, ms, pause, soon};
+use crate::stub;
 
 /// How long the loaders of these tests take.
 const LOADER: Duration = Duration::from_millis(2);
@@ -157,7 +157,7 @@ impl Six {
     /// time.
     fn report(&self, row: &mut FaultRow, expected: [&str; 6], within: Duration) {
         for ((operation, told, took), expected) in self.0.iter().zip(expected) {
-            let within = allowed(within, *took);
+            let within = FaultRow::within(within, *took);
             let good = expected.split('|').any(|one| one == *told);
             let bar = format!("{expected}, ≤ {} ms", within.as_millis());
             let shown = format!("{told}, {:.1} ms", took.as_secs_f64() * 1000.0);

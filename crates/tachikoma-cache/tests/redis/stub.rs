@@ -1,41 +1,48 @@
-//! A server that logs everybody in and gives every command the same answer: what a real server
-//! cannot be brought to say to the commands of a cache.
+//! A server that logs everybody in, for answers that a real server cannot be brought to give.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread;
 
-/// Listens as long as the test process lives; gives this answer to everything but the login.
-pub(super) fn start(answer: impl Into<Vec<u8>>) -> u16 {
-    let answer: Arc<[u8]> = answer.into().into();
+type Answer = dyn Fn(&str) -> Vec<u8> + Send + Sync;
+
+/// Listens as long as the test process lives; `answer` has the name of each command that is not
+/// about the connection.
+pub(crate) fn start(answer: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static) -> u16 {
+    let answer: Arc<Answer> = Arc::new(answer);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             // It ends with its connection.
             let answer = Arc::clone(&answer);
-            thread::spawn(move || serve(stream, &answer));
+            thread::spawn(move || serve(stream, &*answer));
         }
     });
     port
 }
 
-fn serve(stream: TcpStream, answer: &[u8]) -> io::Result<()> {
+/// The same for all commands.
+pub(crate) fn start_with(answer: impl Into<Vec<u8>>) -> u16 {
+    let answer = answer.into();
+    start(move |_| answer.clone())
+}
+
+fn serve(stream: TcpStream, answer: &Answer) -> io::Result<()> {
     let mut reader = BufReader::new(stream);
     loop {
-        let command = command(&mut reader)?;
-        let known = match command.as_str() {
-            "HELLO" => Some("%1\r\n+server\r\n+redis\r\n".to_owned()),
-            "CLIENT" => Some(":1\r\n".to_owned()),
-            "TIME" => Some("*2\r\n$10\r\n1700000000\r\n$1\r\n0\r\n".to_owned()),
+        let answer = match command(&mut reader)?.as_str() {
+            "HELLO" => b"%1\r\n+server\r\n+redis\r\n".to_vec(),
+            "CLIENT" => b":1\r\n".to_vec(),
+            "TIME" => b"*2\r\n$10\r\n1700000000\r\n$1\r\n0\r\n".to_vec(),
             "INFO" => {
                 let text = "run_id:stub\r\nrole:master\r\nloading:0\r\n";
-                Some(format!("${}\r\n{text}\r\n", text.len()))
+                format!("${}\r\n{text}\r\n", text.len()).into_bytes()
             }
-            _ => None,
+            other => answer(other),
         };
-        reader.get_mut().write_all(known.as_deref().map_or(answer, str::as_bytes))?;
+        reader.get_mut().write_all(&answer)?;
     }
 }
 
