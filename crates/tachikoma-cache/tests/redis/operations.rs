@@ -54,6 +54,7 @@ async fn a_time_to_live_is_kept_to_the_millisecond() {
     assert_eq!(server.command(&["EXISTS", "test:{vk}"]).integer(), 0);
 }
 
+/// FM-15.
 #[tokio::test]
 async fn an_entry_expires_by_the_clock_of_the_cache_whatever_redis_thinks() {
     let server = RedisServer::start();

@@ -1,6 +1,7 @@
 //! What a node shows of its memory while it cannot hear of changes.
 
 mod away;
+mod storms;
 
 use tachikoma_testkit::FaultRow;
 
