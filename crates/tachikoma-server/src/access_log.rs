@@ -113,10 +113,19 @@ fn write_lines(queue: &Receiver<String>, output: impl Write) {
     }
 }
 
+/// Where a request came from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Source {
+    /// Who sent it here.
+    pub(crate) peer: Option<IpAddr>,
+    /// Who asked: another one, if the peer is a trusted proxy.
+    pub(crate) client: Option<IpAddr>,
+}
+
 /// What is said of one request.
 pub(crate) struct Line {
     at: SystemTime,
-    peer: Option<IpAddr>,
+    source: Source,
     method: String,
     target: String,
     version: Version,
@@ -130,7 +139,7 @@ pub(crate) struct Line {
 impl Line {
     pub(crate) fn of_request<B>(
         request: &Request<B>,
-        peer: Option<IpAddr>,
+        source: Source,
         at: SystemTime,
         queries: bool,
     ) -> Self {
@@ -143,7 +152,7 @@ impl Line {
         };
         Self {
             at,
-            peer,
+            source,
             method: request.method().to_string(),
             target: shown(request.uri().to_string()),
             version: request.version(),
@@ -169,10 +178,10 @@ impl Line {
         // `Sun, 06 Nov 1994 08:49:37 GMT`
         let part = |range: std::ops::Range<usize>| date.get(range).unwrap_or("-");
         let (day, month, year, time) = (part(5..7), part(8..11), part(12..16), part(17..25));
-        let peer = self.peer.map_or_else(|| "-".to_owned(), |peer| peer.to_string());
+        let client = self.source.client.map_or_else(|| "-".to_owned(), |client| client.to_string());
         let size = if bytes == 0 { "-".to_owned() } else { bytes.to_string() };
         format!(
-            "{peer} - - [{day}/{month}/{year}:{time} +0000] \"{} {} {:?}\" {} {size}\n",
+            "{client} - - [{day}/{month}/{year}:{time} +0000] \"{} {} {:?}\" {} {size}\n",
             escaped(&self.method),
             escaped(&self.target),
             self.version,
@@ -183,7 +192,8 @@ impl Line {
     fn json(&self, bytes: u64, complete: bool, took: Duration) -> String {
         let mut line = serde_json::json!({
             "time": rfc3339(self.at),
-            "peer": self.peer,
+            "peer": self.source.peer,
+            "client": self.source.client,
             "method": self.method,
             "target": self.target,
             "version": format!("{:?}", self.version),
@@ -244,8 +254,9 @@ mod tests {
         let at = SystemTime::UNIX_EPOCH + Duration::from_millis(784_111_777_042);
         let response = Response::builder().header("cache-status", "tachikoma; hit");
         let response = response.body(()).expect("a response");
-        Line::of_request(&request, Some(IpAddr::from([192, 0, 2, 7])), at, true)
-            .with_response(&response)
+        let client = Some(IpAddr::from([192, 0, 2, 7]));
+        let source = Source { peer: Some(IpAddr::from([10, 0, 0, 1])), client };
+        Line::of_request(&request, source, at, true).with_response(&response)
     }
 
     #[test]
@@ -265,6 +276,7 @@ mod tests {
         assert_eq!(text.matches('\n').count(), 1);
         assert!(!text.contains('\u{1b}'));
         let value: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        assert_eq!((&value["peer"], &value["client"]), (&"10.0.0.1".into(), &"192.0.2.7".into()));
         assert_eq!(value["time"], "1994-11-06T08:49:37.042Z");
         assert_eq!(value["user_agent"], "x\" \\ \u{1b}[31m");
         assert_eq!((&value["status"], &value["bytes"]), (&200.into(), &5.into()));

@@ -14,12 +14,14 @@ use tachikoma_cache::Clock;
 use tower::ServiceExt as _;
 use tower::util::BoxCloneSyncService;
 
-use crate::access_log::{AccessLog, Line};
+use crate::access_log::{AccessLog, Line, Source};
 use crate::config::Limits;
+use crate::config::networks::TrustedProxies;
 use crate::listener::{Handler, Peer};
 use crate::observed::ObservedBody;
 use crate::problem::{method_not_allowed, problem};
 use crate::proxy::fields::{drop_claims, is_only_chunked, join_crumbs, strip_hop_by_hop};
+use crate::proxy::forwarding::Forwarding;
 use crate::proxy::target::{self, Refusal};
 use crate::proxy::{Proxy, about_this_server, upgrade};
 use crate::traffic::Traffic;
@@ -39,36 +41,44 @@ pub(crate) struct Upstreams {
     pub(crate) proxy: Proxy,
 }
 
+/// What the settings say of requests that come in.
+pub(crate) struct Admission {
+    pub(crate) limits: Limits,
+    /// Stands in for the `Host` that an HTTP/1.0 request may leave out.
+    pub(crate) own_host: HeaderValue,
+    /// Who is believed where a request came from.
+    pub(crate) trusted: TrustedProxies,
+}
+
 struct Inner {
     api: Option<Route>,
     upstreams: Option<Upstreams>,
-    limits: Limits,
-    own_host: HeaderValue,
+    admission: Admission,
     traffic: Arc<Traffic>,
     log: AccessLog,
     clock: Arc<dyn Clock>,
 }
 
 impl Front {
-    /// `own_host` stands in for the `Host` that an HTTP/1.0 request may leave out.
     pub(crate) fn new(
         api: Option<Route>,
         upstreams: Option<Upstreams>,
-        limits: Limits,
-        own_host: HeaderValue,
+        admission: Admission,
         traffic: Arc<Traffic>,
         log: AccessLog,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self(Arc::new(Inner { api, upstreams, limits, own_host, traffic, log, clock }))
+        Self(Arc::new(Inner { api, upstreams, admission, traffic, log, clock }))
     }
 
-    async fn answer(&self, mut request: Request<Body>) -> Response<Body> {
+    async fn answer(&self, mut request: Request<Body>, way: Option<Forwarding>) -> Response<Body> {
         let version = request.version();
         let wanted = upgrade::wanted(&request);
         let secure = request.extensions().get::<Peer>().is_some_and(|peer| peer.secure);
-        let Inner { limits, own_host, .. } = &*self.0;
-        if let Err(refusal) = admit(&mut request, limits, own_host, secure) {
+        let Admission { limits, own_host, .. } = &self.0.admission;
+        let admitted = admit(&mut request, limits, own_host, secure);
+        let admitted = admitted.and_then(|()| way.map_or(Ok(()), |way| way.apply(&mut request)));
+        if let Err(refusal) = admitted {
             return last(refused(refusal), version);
         }
         let path = request.uri().path();
@@ -147,15 +157,19 @@ fn last(mut response: Response<Body>, version: Version) -> Response<Body> {
 
 impl Handler for Front {
     async fn handle(&self, request: Request<Body>) -> Response<Body> {
-        let Inner { traffic, log, clock, .. } = &*self.0;
+        let Inner { admission, traffic, log, clock, .. } = &*self.0;
         let started = clock.now();
+        let peer = request.extensions().get::<Peer>().map(|peer| peer.address.ip());
+        let way =
+            peer.and_then(|peer| Forwarding::believed(request.headers(), peer, &admission.trusted));
         let line = log.is_on().then(|| {
-            let peer = request.extensions().get::<Peer>().map(|peer| peer.address.ip());
-            Line::of_request(&request, peer, clock.wall(), log.has_queries())
+            let client = way.as_ref().and_then(Forwarding::client).or(peer);
+            let source = Source { peer, client };
+            Line::of_request(&request, source, clock.wall(), log.has_queries())
         });
         let counted = traffic.begin();
         let is_head = request.method() == Method::HEAD;
-        let response = self.answer(request).await;
+        let response = self.answer(request, way).await;
         counted.answered(response.status());
         let line = line.map(|line| line.with_response(&response));
         let (log, clock) = (log.clone(), Arc::clone(clock));

@@ -21,7 +21,7 @@ use crate::admin::snapshot::{Origins, Sources};
 use crate::api::{self, ApiState};
 use crate::config::upstreams::Origin;
 use crate::config::{Config, Secrets, same_place, values};
-use crate::front::{Front, Route, Upstreams};
+use crate::front::{Admission, Front, Route, Upstreams};
 use crate::listener::{self, Terms};
 use crate::proxy::Proxy;
 use crate::shutdown::{self, Shutdown};
@@ -39,6 +39,7 @@ pub struct Server {
     public: TcpListener,
     address: SocketAddr,
     scheme: &'static str,
+    schemes: &'static [&'static str],
     admin: Option<(TcpListener, SocketAddr)>,
     secrets: Secrets,
     front: Front,
@@ -109,11 +110,11 @@ impl Server {
         let log = AccessLog::start(config.access_log, config.access_log_query)
             .context("the access log cannot start")?;
         let traffic = Arc::new(Traffic::default());
+        let trusted = config.trusted_proxies.clone();
         let front = Front::new(
             api_route,
             upstreams,
-            config.limits,
-            own_host,
+            Admission { limits: config.limits, own_host, trusted },
             Arc::clone(&traffic),
             log.clone(),
             Arc::clone(&clock),
@@ -123,6 +124,11 @@ impl Server {
             _ => None,
         };
         let scheme = if acceptor.is_some() { "https" } else { "http" };
+        let schemes: &[_] = match (config.trusted_proxies.is_empty(), scheme) {
+            (false, _) => &["http", "https"],
+            (true, "https") => &["https"],
+            (true, _) => &["http"],
+        };
         let terms = Terms::new(config.limits, config.drain.0, clock).within(acceptor);
         let secrets = config.secrets;
         let in_memory = config.cache.is_memory();
@@ -130,6 +136,7 @@ impl Server {
             public,
             address,
             scheme,
+            schemes,
             admin,
             secrets,
             front,
@@ -171,7 +178,7 @@ impl Server {
         let sources = Arc::new(Sources {
             clock: Arc::clone(&self.terms.clock),
             cache: self.cache,
-            scheme: self.scheme,
+            schemes: self.schemes,
             responses: self.responses,
             in_memory: self.in_memory,
             started: self.terms.clock.now(),

@@ -49,8 +49,8 @@ enum Target {
     Key(String),
     Pattern(String),
     Tag(String),
-    /// A matter of the response cache alone.
-    Responses(Purge),
+    /// A matter of the response cache alone; one URL may be several.
+    Responses(Vec<Purge>),
 }
 
 /// What was, or would be, removed. `null`: the tier is not there, or does not count.
@@ -102,15 +102,18 @@ pub(super) async fn by_method(sources: &Arc<Sources>, request: Request<()>) -> R
         target => (target.is_some(), named),
     };
     let named = named.filter(|host| !super::guard::is_own(host));
-    let purge = match named {
-        _ if whole => Purge::url(uri.to_string()),
-        // The site is the one that is served here, so its scheme is known.
-        Some(host) => Purge::url(format!("{}://{host}{path}", sources.scheme)),
-        None => Purge::pattern(Pattern::new().literal(path).as_str()),
+    let purges = match named {
+        _ if whole => vec![Purge::url(uri.to_string())],
+        // The site is the one that is served here, so what its scheme may be is known.
+        Some(host) => {
+            let url = |scheme: &&str| Purge::url(format!("{scheme}://{host}{path}"));
+            sources.schemes.iter().map(url).collect()
+        }
+        None => vec![Purge::pattern(Pattern::new().literal(path).as_str())],
     };
     let soft = headers.contains_key("fastly-soft-purge");
-    let purge = if soft { purge.soft() } else { purge };
-    answer(sources, peer, Target::Responses(purge), soft, false).await
+    let purges = purges.into_iter().map(|purge| if soft { purge.soft() } else { purge }).collect();
+    answer(sources, peer, Target::Responses(purges), soft, false).await
 }
 
 async fn answer(
@@ -180,7 +183,8 @@ async fn asked(request: Request<Body>) -> Result<(Target, bool, bool), Refused> 
             return refused(StatusCode::BAD_REQUEST, &format!("The body is wrong: {error}."));
         }
     };
-    let responses = |purge: Purge| Target::Responses(if asked.soft { purge.soft() } else { purge });
+    let responses =
+        |purge: Purge| Target::Responses(vec![if asked.soft { purge.soft() } else { purge }]);
     let target = match (asked.key, asked.pattern, asked.tag, asked.url, asked.prefix) {
         (Some(key), None, None, None, None) => Target::Key(key),
         (None, Some(pattern), None, None, None) if names_urls(&pattern) => {
@@ -291,8 +295,26 @@ async fn remove(sources: &Sources, target: &Target, soft: bool) -> Result<Remove
             responses?;
             Ok(counted.ok().and_then(Result::ok).map(|n| sources.in_tier(n)).unwrap_or_default())
         }
-        Target::Responses(purge) => Ok(counted(sources, sources.responses.purge(purge).await?)),
+        Target::Responses(purges) => {
+            let mut done = Vec::new();
+            for purge in purges {
+                done.push(sources.responses.purge(purge).await);
+            }
+            // Each is told before any may fail.
+            let mut removed = Removed::default();
+            for more in done {
+                let more = more?;
+                removed.memory = sum(removed.memory, more.memory);
+                removed.redis = sum(removed.redis, more.redis);
+            }
+            Ok(counted(sources, removed))
+        }
     }
+}
+
+/// What two purges removed from one tier; nothing, if neither counted there.
+fn sum(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+    one.map_or(other, |one| Some(one + other.unwrap_or(0)))
 }
 
 /// Nothing found is zero in the tier there is.
@@ -305,7 +327,13 @@ async fn count(sources: &Sources, target: &Target) -> Result<Removed, Failed> {
         Target::Key(key) => u64::from(sources.cache.exists(key).await?),
         Target::Pattern(pattern) => matching(&sources.cache, &Pattern::raw(pattern)?).await?,
         Target::Tag(tag) => tagged(sources, tag).await?,
-        Target::Responses(purge) => sources.responses.count(purge).await?,
+        Target::Responses(purges) => {
+            let mut found = 0;
+            for purge in purges {
+                found += sources.responses.count(purge).await?;
+            }
+            found
+        }
     };
     Ok(sources.in_tier(found))
 }

@@ -21,8 +21,9 @@ use crate::traffic::{Traffic, TrafficStats};
 pub(crate) struct Sources {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) cache: Cache,
-    /// The scheme of the public listener, and so of what it asks the response cache for.
-    pub(crate) scheme: &'static str,
+    /// The schemes that the response cache is asked for: that of the public listener, and both
+    /// where a proxy in front may say otherwise.
+    pub(crate) schemes: &'static [&'static str],
     pub(crate) responses: HttpCache,
     /// Whether the store is this process's memory: the tier that counts are of.
     pub(crate) in_memory: bool,

@@ -7,6 +7,7 @@
 mod check;
 pub(crate) mod error;
 pub mod file;
+pub mod networks;
 pub(crate) mod redact;
 pub mod responses;
 mod sections;

@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tachikoma_cache::Cache;
-use tachikoma_http_cache::HttpCacheLayer;
+use tachikoma_http_cache::{Forwarded, HttpCacheLayer};
 
 use super::error::ConfigError;
+use super::networks::{Network, TrustedProxies};
 use super::responses::{Responses, RuleSettings};
 use super::sections::{LimitSettings, Limits, Proxy, ProxySettings};
 use super::units::Span;
@@ -31,6 +32,9 @@ pub struct Settings {
     /// Origin server to cache: http://host:port
     #[arg(long, env = "TACHIKOMA_UPSTREAM", value_name = "URL")]
     pub upstream: Option<Upstream>,
+    /// Proxies in front that are believed who the client is: addresses, networks [default: none]
+    #[arg(long, env = "TACHIKOMA_TRUSTED_PROXIES", value_name = "NETWORK", value_delimiter = ',')]
+    pub trusted_proxies: Option<Vec<Network>>,
     /// Several origin servers, by host and path; only a file can say them.
     #[arg(skip)]
     pub upstreams: Option<Vec<UpstreamSettings>>,
@@ -127,6 +131,8 @@ pub struct Config {
     /// The origin server behind the response cache. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream: Option<Upstream>,
+    /// Proxies in front that are believed what they say of the client. Default: none.
+    pub trusted_proxies: TrustedProxies,
     /// Whether `/api` is the reference API. Default: no.
     pub api: bool,
     /// Database of the reference API. Default: `sqlite://tachikoma.db`.
@@ -209,6 +215,7 @@ impl Default for Config {
             upstreams: Vec::new(),
             responses: Responses::default(),
             rules: Vec::new(),
+            trusted_proxies: TrustedProxies::default(),
             api: false,
             database: DatabaseUrl::default(),
             cache: CacheUrl::default(),
@@ -239,8 +246,8 @@ impl Config {
     /// Lets a source overrule what it speaks of.
     pub(super) fn apply(&mut self, said: Settings) {
         take!(said => self;
-            listen, upstream, upstreams, responses, rules, api, database, cache, admin,
-            admin_token_file, admin_read_token_file, log, log_format, access_log,
+            listen, upstream, trusted_proxies, upstreams, responses, rules, api, database, cache,
+            admin, admin_token_file, admin_read_token_file, log, log_format, access_log,
             access_log_query, drain,
         );
         self.proxy.apply(&said.proxy);
@@ -265,6 +272,9 @@ impl Config {
     ///
     /// The first setting that cannot work, by name.
     pub fn response_cache(&self, cache: Cache) -> Result<HttpCacheLayer, ConfigError> {
-        self.responses.layer(cache, &self.rules)
+        let layer = self.responses.layer(cache, &self.rules)?;
+        // The host that a proxy in front names goes on to the upstream, so it is part of the key.
+        let is_behind = !self.trusted_proxies.is_empty();
+        Ok(if is_behind { layer.forwarded(Forwarded::Keyed) } else { layer })
     }
 }

@@ -1,18 +1,15 @@
 //! Decides which header fields pass through the proxy, in both directions.
 //!
 //! Pure functions on header maps. Hop-by-hop fields end here (RFC 9110 §7.6.1); what a client says
-//! about its own address, its host or its scheme is replaced by what this server knows (RFC 7239,
-//! and the `X-Forwarded-*` family that came before it).
+//! about its own address, its host or its scheme is replaced by what is known (`forwarding`).
 
-use std::net::IpAddr;
-
-use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderName};
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HeaderName};
 use http::header::{TRANSFER_ENCODING, VIA};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
 use tachikoma_http_cache::policy::fields::remove_hop_by_hop;
 use tachikoma_http_cache::policy::request::is_forwarding;
 
-use crate::listener::Peer;
+use super::forwarding::{self, Forwarding};
 
 /// The name of this hop in `Via` and `CDN-Loop`.
 pub(super) const PSEUDONYM: &str = "tachikoma";
@@ -168,35 +165,17 @@ pub(crate) fn join_crumbs(headers: &mut HeaderMap) {
     }
 }
 
-/// Says who asks, which host they meant, and that this hop was here.
-pub(crate) fn add_forwarding(headers: &mut HeaderMap, peer: Option<&Peer>, from: Version) {
+/// Says how the request came here, and that this hop was on its way.
+pub(super) fn add_forwarding(
+    headers: &mut HeaderMap,
+    way: Option<&Forwarding>,
+    secure: bool,
+    from: Version,
+) {
     // `Expect` was answered on this connection: hyper sends 100 when the body is first read.
     headers.remove(EXPECT);
     drop_claims(headers);
-    let host = headers.get(HOST).cloned();
-    let mut forwarded = String::new();
-    if let Some(peer) = peer {
-        let (plain, node) = match peer.address.ip().to_canonical() {
-            IpAddr::V4(ip) => (ip.to_string(), ip.to_string()),
-            // RFC 7239 §6: in brackets and quotes.
-            IpAddr::V6(ip) => (ip.to_string(), format!("\"[{ip}]\"")),
-        };
-        insert(headers, "x-forwarded-for", &plain);
-        forwarded = format!("for={node};");
-    }
-    if let Some(host) = host {
-        if let Ok(host) = host.to_str() {
-            forwarded.push_str("host=\"");
-            forwarded.push_str(host);
-            forwarded.push_str("\";");
-        }
-        headers.insert(HeaderName::from_static("x-forwarded-host"), host);
-    }
-    let scheme = if peer.is_some_and(|peer| peer.secure) { "https" } else { "http" };
-    forwarded.push_str("proto=");
-    forwarded.push_str(scheme);
-    insert(headers, "forwarded", &forwarded);
-    insert(headers, "x-forwarded-proto", scheme);
+    forwarding::say(headers, way, secure);
     add_via(headers, from);
 }
 
@@ -209,13 +188,6 @@ pub(crate) fn add_via(headers: &mut HeaderMap, received: Version) {
     };
     if let Ok(value) = HeaderValue::from_str(&format!("{version} {PSEUDONYM}")) {
         headers.append(VIA, value);
-    }
-}
-
-fn insert(headers: &mut HeaderMap, name: &'static str, value: &str) {
-    // The values are made of addresses and a Host that was checked: always valid.
-    if let Ok(value) = HeaderValue::from_str(value) {
-        headers.insert(HeaderName::from_static(name), value);
     }
 }
 
@@ -302,58 +274,5 @@ mod tests {
         check_length(200, &[(length, "5"), ("transfer-encoding", "chunked")], None);
         check_length(204, &[(length, "5")], None);
         check_length(204, &[("transfer-encoding", "chunked")], None);
-    }
-
-    #[track_caller]
-    fn check_forwarded(peer: &str, expected: &[(&str, &str)]) {
-        let mut headers = headers(&[
-            ("host", "a.test:81"),
-            ("forwarded", "for=evil"),
-            ("x-forwarded-for", "6.6.6.6"),
-            ("x-forwarded-host", "evil"),
-            ("x-forwarded-proto", "https"),
-            ("x-forwarded-port", "123"),
-            ("x-real-ip", "6.6.6.6"),
-            ("via", "1.0 first"),
-        ]);
-        let peer = Peer {
-            address: peer.parse().expect("a peer"),
-            secure: false,
-            interim: None,
-            link: None,
-        };
-        add_forwarding(&mut headers, Some(&peer), Version::HTTP_11);
-        let actual: Vec<_> =
-            headers.iter().map(|(n, v)| (n.as_str(), v.to_str().expect("text"))).collect();
-        for line in expected {
-            assert!(actual.contains(line), "{line:?} is not in {actual:?}");
-        }
-        assert!(!format!("{actual:?}").contains("evil"), "{actual:?}");
-        assert!(!format!("{actual:?}").contains("6.6.6.6"), "{actual:?}");
-        assert!(!headers.contains_key("x-forwarded-port"));
-    }
-
-    #[test]
-    fn what_the_client_says_about_itself_is_replaced_by_what_is_known() {
-        check_forwarded(
-            "192.0.2.7:999",
-            &[
-                ("host", "a.test:81"),
-                ("x-forwarded-for", "192.0.2.7"),
-                ("x-forwarded-host", "a.test:81"),
-                ("x-forwarded-proto", "http"),
-                ("forwarded", "for=192.0.2.7;host=\"a.test:81\";proto=http"),
-                ("via", "1.0 first"),
-                ("via", "1.1 tachikoma"),
-            ],
-        );
-        check_forwarded(
-            "[2001:db8::1]:9",
-            &[
-                ("x-forwarded-for", "2001:db8::1"),
-                ("forwarded", "for=\"[2001:db8::1]\";host=\"a.test:81\";proto=http"),
-            ],
-        );
-        check_forwarded("[::ffff:192.0.2.7]:9", &[("x-forwarded-for", "192.0.2.7")]);
     }
 }

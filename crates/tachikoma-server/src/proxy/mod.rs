@@ -6,6 +6,8 @@
 
 mod failure;
 pub(crate) mod fields;
+mod forwarded;
+pub(crate) mod forwarding;
 mod gate;
 mod held;
 mod interim;

@@ -29,6 +29,7 @@ use tachikoma_http_cache::policy::fields::remove_hop_by_hop;
 use tokio::sync::Notify;
 
 use super::failure::Failure;
+use super::forwarding::Forwarding;
 use super::gate::{Gate, Pass};
 use super::held::HeldBody;
 use super::replay::Replay;
@@ -116,7 +117,10 @@ impl Origin {
         let peer = parts.extensions.remove::<Peer>();
         let wanted = parts.extensions.remove::<Wanted>();
         let client = parts.extensions.remove::<OnUpgrade>();
-        fields::add_forwarding(&mut parts.headers, peer.as_ref(), parts.version);
+        let direct = || Some(Forwarding::direct(peer.as_ref()?.address.ip()));
+        let way = parts.extensions.remove::<Forwarding>().or_else(direct);
+        let secure = parts.uri.scheme() == Some(&Scheme::HTTPS);
+        fields::add_forwarding(&mut parts.headers, way.as_ref(), secure, parts.version);
         if let Some(wanted) = &wanted {
             wanted.ask(&mut parts.headers);
         }

@@ -5,7 +5,7 @@
 //! same bytes. The rules are RFC 9112 §3.2 and RFC 9110 §7.2; each choice stands beside the code.
 
 use http::header::{HOST, HeaderName};
-use http::uri::{Authority, PathAndQuery, Scheme};
+use http::uri::{Authority, Parts, PathAndQuery, Scheme};
 use http::{HeaderValue, Method, Request, StatusCode, Uri, Version};
 use http_body::Body;
 
@@ -121,9 +121,16 @@ pub(crate) fn normalise<B>(
         };
         request.headers_mut().insert(HOST, value);
     }
-    let mut uri = Uri::from(origin_form).into_parts();
+    *request.uri_mut() = Uri::from(origin_form);
+    set_scheme(request, secure)
+}
+
+/// Puts the target of a request that has its `Host` into the form for its scheme: the absolute one
+/// over TLS. What is forwarded says which scheme it is, so it is part of what is asked for.
+pub(super) fn set_scheme<B>(request: &mut Request<B>, secure: bool) -> Result<(), Refusal> {
+    let mut uri = Parts::default();
+    uri.path_and_query = request.uri().path_and_query().cloned();
     if secure && uri.path_and_query.as_ref().is_some_and(|path| path.as_str() != "*") {
-        // The scheme is forwarded as it is known here, so it is part of what is asked for.
         uri.scheme = Some(Scheme::HTTPS);
         uri.authority = request.headers().get(HOST).and_then(|host| checked(host.as_bytes()).ok());
     }
@@ -147,7 +154,8 @@ fn host<B>(request: &Request<B>) -> Result<Option<Authority>, Refusal> {
     }
 }
 
-fn checked(authority: &[u8]) -> Result<Authority, Refusal> {
+/// An authority that is a name and a port.
+pub(super) fn checked(authority: &[u8]) -> Result<Authority, Refusal> {
     let wrong = refuse(StatusCode::BAD_REQUEST, "Host is not a name and a port");
     let authority = Authority::try_from(authority).map_err(|_| wrong)?;
     let port = &authority.as_str()[authority.host().len().min(authority.as_str().len())..];

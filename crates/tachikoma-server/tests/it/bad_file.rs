@@ -171,6 +171,15 @@ fn a_value_out_of_its_range() {
             &["responses.max_body_size: \"1B\"", "1KiB"],
         ),
         ("log = 'loud'\n", &["log: \"loud\"", "error, warn, info"]),
+        ("trusted_proxies = '10.0.0.1'\n", &["t.toml:1: trusted_proxies: ", "a list is allowed"]),
+        (
+            "trusted_proxies = ['10.0.0.1', '10.0.0.7/8']\n",
+            &[
+                "t.toml:1: trusted_proxies: \"10.0.0.7/8\" is refused",
+                "begins where its prefix says",
+            ],
+        ),
+        ("trusted_proxies = [7]\n", &["t.toml:1: trusted_proxies: ", "a text in quotes"]),
         ("access_log = 'xml'\n", &["access_log: \"xml\"", "off, common, json"]),
         ("cache = 'disk'\n", &["cache: \"disk\"", "`memory`, or redis://"]),
         ("database = 'postgres://x'\n", &["database: \"postgres://x\"", "SQLite"]),

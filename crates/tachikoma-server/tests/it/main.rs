@@ -12,6 +12,7 @@ mod cli;
 mod config_file;
 mod demo;
 mod faults;
+mod forwarding;
 mod framing;
 mod grammar;
 mod guide;

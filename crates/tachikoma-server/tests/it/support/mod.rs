@@ -6,5 +6,5 @@ mod origin;
 mod process;
 
 pub(crate) use client::{Answer, Connection, get, send};
-pub(crate) use origin::{Origin, head};
+pub(crate) use origin::{Origin, Seen, head};
 pub(crate) use process::{Tachikoma, resident, run};
