@@ -1,8 +1,9 @@
-//! The memory tier in front of Redis: what a hit costs over one of a cache in memory only, and how
-//! long after a deletion other nodes show it.
+//! The memory tier in front of Redis: what a hit costs over one of a cache in memory only, what tags
+//! add to a hit of either, and how long after a deletion other nodes show it.
 //!
-//! Hits: 10,000 keys, values of 1 KiB, one thread, no runtime around; rounds of both caches take
-//! turns, so what else the machine does meets both. Deletions: each is timed from its answer on one
+//! Hits: 10,000 keys, values of 1 KiB, one thread, no runtime around; rounds of the two that are
+//! compared take turns, so what else the machine does meets both. Tags: three on each entry, one of
+//! its own and two that many share. Deletions: each is timed from its answer on one
 //! node until two others, which had copies, have none; `TACHIKOMA_DELETIONS` says how many.
 
 use std::error::Error;
@@ -17,7 +18,7 @@ use tachikoma_testkit::{RedisServer, Stopwatch};
 const KEYS: usize = 10_000;
 const VALUE_BYTES: usize = 1024;
 /// A round is short, so that most rounds run undisturbed by what else the machine does.
-const ROUND_KEYS: usize = 200;
+const ROUND_KEYS: u8 = 200;
 const PASSES: usize = 41;
 const DELETIONS: usize = 10_000;
 const DAY: Duration = Duration::from_secs(86_400);
@@ -30,20 +31,34 @@ fn main() -> Outcome {
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let server = RedisServer::start();
     // Long, so that a machine that is busy with something else spoils no round.
-    let url = format!("{}&memory=on&freshness=60s", server.url_with("hits"));
+    let url = format!("{}&memory=on&freshness=60s&max_bytes=128MiB", server.url_with("hits"));
     let tiered = runtime.block_on(async { Cache::connect(&url).await })?;
-    let memory = Cache::memory().max_bytes(64 << 20).build()?;
+    let memory = Cache::memory().max_bytes(128 << 20).build()?;
     let keys: Vec<String> = (0..KEYS).map(|number| format!("user:{number}")).collect();
-    runtime.block_on(fill(&memory, &tiered, &keys))?;
+    let tags = |_: &str| Vec::new();
+    runtime.block_on(fill(&memory, &tiered, &keys, tags))?;
     hits(&memory, &tiered, &keys)?;
+    let tagged = [memory.namespace("tagged")?, tiered.namespace("tagged")?];
+    let tags = |key: &str| vec![key.to_owned(), "users".to_owned(), "all".to_owned()];
+    runtime.block_on(fill(&tagged[0], &tagged[1], &keys, tags))?;
+    for (place, plain, tagged) in
+        [("memory only", &memory, &tagged[0]), ("memory tier", &tiered, &tagged[1])]
+    {
+        tagged_hits(place, plain, tagged, &keys)?;
+    }
     runtime.block_on(deletions(&server))
 }
 
 /// Stores every key in both, and reads it until the tier has a copy.
-async fn fill(memory: &Cache, tiered: &Cache, keys: &[String]) -> Outcome {
+async fn fill(
+    memory: &Cache,
+    tiered: &Cache,
+    keys: &[String],
+    tags: impl Fn(&str) -> Vec<String>,
+) -> Outcome {
     for key in keys {
         for cache in [memory, tiered] {
-            cache.set(key, "x".repeat(VALUE_BYTES), DAY).await?;
+            cache.set(key, "x".repeat(VALUE_BYTES), DAY).tags(tags(key)).await?;
         }
         let watch = Stopwatch::start();
         while tiered.try_get::<String>(key).is_none() {
@@ -57,52 +72,77 @@ async fn fill(memory: &Cache, tiered: &Cache, keys: &[String]) -> Outcome {
 }
 
 fn hits(memory: &Cache, tiered: &Cache, keys: &[String]) -> Outcome {
-    let misses = (memory.stats().misses, tiered.stats().misses);
-    compare("try_get", keys, [memory, tiered], |cache, key| {
+    let of_both = |name: &str, [memory, tiered]: [f64; 2]| {
+        println!("median hit/{name}, memory only {memory:.1} ns");
+        println!("median hit/{name}, memory tier {tiered:.1} ns");
+        println!("median hit/{name}, what the tier adds {:.1} ns", tiered - memory);
+    };
+    compare("hit", [memory, tiered], keys, of_both)
+}
+
+/// The same entries in another namespace, with tags.
+fn tagged_hits(place: &str, plain: &Cache, tagged: &Cache, keys: &[String]) -> Outcome {
+    let of_both = |name: &str, [plain, tagged]: [f64; 2]| {
+        println!("median hit/{name}, {place}, without tags {plain:.1} ns");
+        println!("median hit/{name}, {place}, with tags {tagged:.1} ns");
+        println!("median hit/{name}, {place}, with tags over without {:.3} times", tagged / plain);
+    };
+    compare("tagged", [plain, tagged], keys, of_both)
+}
+
+/// Compares each way to ask, and hands the medians of both to `tell`.
+fn compare(
+    what: &str,
+    caches: [&Cache; 2],
+    keys: &[String],
+    tell: impl Fn(&str, [f64; 2]),
+) -> Outcome {
+    let misses = || caches.map(|cache| cache.stats().misses);
+    let before = misses();
+    let medians = interleaved(keys, caches, |cache, key| {
         black_box(cache.try_get::<String>(key));
     });
-    compare("get", keys, [memory, tiered], |cache, key| {
+    tell("try_get", medians);
+    let medians = interleaved(keys, caches, |cache, key| {
         black_box(cache.get::<String>(key).now_or_never());
     });
-    compare("get_or_load", keys, [memory, tiered], |cache, key| {
+    tell("get", medians);
+    let medians = interleaved(keys, caches, |cache, key| {
         let load = cache.get_or_load(key, || async { Err::<String, ()>(()) });
         black_box(load.into_future().now_or_never());
     });
-    if (memory.stats().misses, tiered.stats().misses) != misses {
-        return Err("there were misses: this measured something else".into());
+    tell("get_or_load", medians);
+    if misses() != before {
+        return Err(format!("{what}: there were misses: this measured something else").into());
     }
-    match tiered.stats().tier {
-        Some(tier) if tier.state == TierState::Following => Ok(()),
-        other => Err(format!("the tier is {other:?}: this measured something else").into()),
+    for tier in caches.iter().filter_map(|cache| cache.stats().tier) {
+        if tier.state != TierState::Following {
+            return Err(format!("{what}: the tier is {tier:?}: not what was to measure").into());
+        }
     }
+    Ok(())
 }
 
-/// Prints the median time of one call on each of both, and the difference.
-fn compare(name: &str, keys: &[String], caches: [&Cache; 2], call: impl Fn(&Cache, &str)) {
+/// The median times of one call on each of both, in nanoseconds.
+fn interleaved(keys: &[String], caches: [&Cache; 2], call: impl Fn(&Cache, &str)) -> [f64; 2] {
     let mut rounds = [Vec::new(), Vec::new()];
     for pass in 0..PASSES {
-        for keys in keys.chunks(ROUND_KEYS) {
+        for keys in keys.chunks(usize::from(ROUND_KEYS)) {
             for turn in 0..2 {
                 let which = (turn + pass) % 2;
                 let timer = Stopwatch::start();
                 for key in keys {
                     call(caches[which], black_box(key));
                 }
-                rounds[which].push(timer.elapsed().as_nanos());
+                rounds[which].push(timer.elapsed());
             }
         }
     }
-    // Tenths of a nanosecond, as whole numbers: no digit that was not measured.
-    let [memory, tiered] = rounds.map(|mut rounds| {
+    rounds.map(|mut rounds| {
         rounds.sort_unstable();
-        i128::try_from(rounds[rounds.len() / 2] * 10).unwrap_or(i128::MAX) / ROUND_KEYS as i128
-    });
-    let more = tiered - memory;
-    let sign = if more < 0 { "-" } else { "" };
-    let more = more.unsigned_abs();
-    println!("median hit/{name}, memory only {}.{} ns", memory / 10, memory % 10);
-    println!("median hit/{name}, memory tier {}.{} ns", tiered / 10, tiered % 10);
-    println!("median hit/{name}, what the tier adds {sign}{}.{} ns", more / 10, more % 10);
+        let median = rounds.get(rounds.len() / 2).copied().unwrap_or_default();
+        median.as_secs_f64() * 1e9 / f64::from(ROUND_KEYS)
+    })
 }
 
 /// How long after a deletion on one node others still have their copies.

@@ -14,6 +14,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::clock::Time;
 use crate::custom_codec::CustomCodec;
+#[cfg(feature = "memory")]
+use crate::edition::Stamp;
 use crate::error::{Error, ErrorKind};
 use crate::invalidation::Marks;
 
@@ -156,6 +158,8 @@ struct Inner {
     object: OnceLock<Object>,
     weight: OnceLock<usize>,
     form: Option<(Encode, WeighFn)>,
+    #[cfg(feature = "memory")]
+    stamp: Stamp,
 }
 
 impl Entry {
@@ -178,6 +182,8 @@ impl Entry {
             object: OnceLock::from(object),
             weight: OnceLock::new(),
             form: Some((encode, weigh)),
+            #[cfg(feature = "memory")]
+            stamp: Stamp::default(),
         }))
     }
 
@@ -189,6 +195,8 @@ impl Entry {
             bytes: OnceLock::from(bytes),
             object: OnceLock::new(),
             form: None,
+            #[cfg(feature = "memory")]
+            stamp: Stamp::default(),
         }))
     }
 
@@ -202,6 +210,8 @@ impl Entry {
             bytes: OnceLock::from(bytes),
             object: OnceLock::new(),
             form: None,
+            #[cfg(feature = "memory")]
+            stamp: Stamp::default(),
         }))
     }
 
@@ -213,6 +223,12 @@ impl Entry {
     /// What a store may know of it.
     pub fn meta(&self) -> &Meta {
         &self.0.meta
+    }
+
+    /// For whoever judges it to remember its verdict.
+    #[cfg(feature = "memory")]
+    pub(crate) fn stamp(&self) -> &Stamp {
+        &self.0.stamp
     }
 
     /// What the value holds in memory, in bytes, without key and bookkeeping. Counted once; not
@@ -247,6 +263,8 @@ impl Entry {
             object: inner.object.clone(),
             weight: inner.weight.clone(),
             form: inner.form,
+            #[cfg(feature = "memory")]
+            stamp: Stamp::default(),
         }))
     }
 

@@ -12,6 +12,9 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use crate::edition::Edition;
+#[cfg(feature = "memory")]
+use crate::edition::Stamp;
 use crate::error::{Error, ErrorKind};
 use crate::key::Namespace;
 
@@ -183,11 +186,11 @@ pub fn judge(mark: Snapshot, epoch: u64, floor: u64, generation: Generation) -> 
     }
 }
 
-/// Who says whether entries may be used, where the counters are not those of this process.
+/// Who says whether entries may be used.
 #[cfg(feature = "memory")]
 pub(crate) trait Judge: fmt::Debug + Send + Sync {
-    /// Whether an entry with these marks may be used.
-    fn check(&self, space: &Namespace, marks: &Marks) -> Validity;
+    /// Whether the entry with these marks and this stamp may be used.
+    fn check(&self, space: &Namespace, marks: &Marks, stamp: &Stamp) -> Validity;
 }
 
 /// The counters of one namespace.
@@ -243,11 +246,12 @@ impl GroupState {
 pub struct LocalGroups {
     epoch: u64,
     states: RwLock<HashMap<Namespace, GroupState>>,
+    edition: Edition,
 }
 
 impl Default for LocalGroups {
     fn default() -> Self {
-        Self { epoch: rand::random(), states: RwLock::default() }
+        Self { epoch: rand::random(), states: RwLock::default(), edition: Edition::default() }
     }
 }
 
@@ -264,6 +268,7 @@ impl LocalGroups {
         let mut states = self.states.write().unwrap_or_else(PoisonError::into_inner);
         let state = states.entry(namespace.clone()).or_insert_with(|| GroupState::new(self.epoch));
         state.invalidate(groups, how);
+        self.edition.turn();
     }
 
     /// See [`GroupState::check`]; free for an entry without marks.
@@ -274,6 +279,21 @@ impl LocalGroups {
         let states = self.states.read().unwrap_or_else(PoisonError::into_inner);
         let untouched = || GroupState::new(self.epoch).check(marks);
         states.get(namespace).map_or_else(untouched, |state| state.check(marks))
+    }
+}
+
+#[cfg(feature = "memory")]
+impl Judge for LocalGroups {
+    fn check(&self, space: &Namespace, marks: &Marks, stamp: &Stamp) -> Validity {
+        let edition = self.edition.now();
+        if stamp.is(edition) {
+            return Validity::Valid;
+        }
+        let verdict = Self::check(self, space, marks);
+        if verdict == Validity::Valid {
+            stamp.set(edition);
+        }
+        verdict
     }
 }
 

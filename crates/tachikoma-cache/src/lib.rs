@@ -28,6 +28,7 @@ mod codec;
 #[cfg(feature = "redis")]
 mod compression;
 mod custom_codec;
+mod edition;
 pub mod entry;
 #[cfg(feature = "redis")]
 mod envelope;

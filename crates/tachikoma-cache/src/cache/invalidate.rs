@@ -61,13 +61,7 @@ impl Cache {
     /// Who does not wait for its end knows no more than after [`delete`](Self::delete).
     pub async fn invalidate_strict(&self, key: &str) -> Result<Duration, Error> {
         self.delete(key).await?;
-        let (clock, lag) = (self.clock(), self.shared().store.lag());
-        if lag.is_zero() {
-            return Ok(lag);
-        }
-        let before = clock.now();
-        clock.sleep(lag).await;
-        Ok(clock.now().since(before).max(lag))
+        Ok(self.outwait_copies().await)
     }
 
     /// Removes every key of this namespace that matches; how many had a value, tier by tier.
@@ -118,6 +112,27 @@ impl Cache {
         self.invalidate_groups(Group::tags(tags), How::Hard).await
     }
 
+    /// Invalidates tags, as [`invalidate_tags`](Self::invalidate_tags) does, and waits until no
+    /// process can show an entry with one of them as fresh any more; how long it waited. For the
+    /// rest it is as [`invalidate_strict`](Self::invalidate_strict).
+    ///
+    /// # Errors
+    ///
+    /// As [`invalidate_tag`](Self::invalidate_tag), without waiting; after [`ErrorKind::Pending`]
+    /// other processes may show such entries.
+    ///
+    /// # Cancel safety
+    ///
+    /// Who does not wait for its end knows no more than after
+    /// [`invalidate_tags`](Self::invalidate_tags).
+    pub async fn invalidate_tags_strict<S: AsRef<str>>(
+        &self,
+        tags: impl IntoIterator<Item = S>,
+    ) -> Result<Duration, Error> {
+        self.invalidate_tags(tags).await?;
+        Ok(self.outwait_copies().await)
+    }
+
     /// Makes every entry with this tag stale: the next lookup loads it anew, and only those who
     /// accept a stale value still see it.
     ///
@@ -126,6 +141,17 @@ impl Cache {
     /// As [`invalidate_tag`](Self::invalidate_tag).
     pub async fn expire_tag(&self, tag: &str) -> Result<(), Error> {
         self.invalidate_groups(Group::tags([tag]), How::Soft).await
+    }
+
+    /// Waits until no memory tier shows a copy of what was invalidated before; how long.
+    async fn outwait_copies(&self) -> Duration {
+        let (clock, lag) = (self.clock(), self.shared().store.lag());
+        if lag.is_zero() {
+            return lag;
+        }
+        let before = clock.now();
+        clock.sleep(lag).await;
+        clock.now().since(before).max(lag)
     }
 
     pub(super) async fn remove_keys(&self, keys: &[Key<'_>]) -> Result<Removed, Error> {

@@ -188,8 +188,9 @@ impl MemoryStore {
     fn judge(&self, namespace: &Namespace, entry: &Entry, now: Time) -> Option<Guarantee> {
         let marks = &entry.meta().marks;
         let validity = match &self.judge {
-            Some(judge) if !marks.is_empty() => judge.check(namespace, marks),
-            _ => self.groups.check(namespace, marks),
+            _ if marks.is_empty() => Validity::Valid,
+            Some(judge) => judge.check(namespace, marks, entry.stamp()),
+            None => Judge::check(&self.groups, namespace, marks, entry.stamp()),
         };
         Guarantee::of(entry.meta(), validity, now)
     }

@@ -169,7 +169,8 @@ impl RedisStore {
     /// Whether an invalidation of one of these groups is pending.
     pub(crate) fn owes_groups(&self, space: &Namespace, marks: &Marks) -> bool {
         let of = |mark: &Mark| self.shared.book.of_group(space, &mark.group).is_some();
-        marks.as_slice().iter().any(of)
+        // Mostly nothing is, and then the marks need not be looked at: that is memory of their own.
+        self.shared.book.owes_groups(space) && marks.as_slice().iter().any(of)
     }
 }
 

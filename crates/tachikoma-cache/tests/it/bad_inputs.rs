@@ -229,6 +229,7 @@ laws! {
         {
             check(soon(b.cache.set("k", 1_u8, MINUTE).tags(&tags)).await, kind, words);
             check(soon(b.cache.invalidate_tags(&tags)).await, kind, words);
+            check(soon(b.cache.invalidate_tags_strict(&tags)).await, kind, words);
             check(soon(b.cache.expire_tag(tags.last().unwrap())).await, kind, words);
         }
         let many: Vec<String> = (0..65).map(|number| format!("t{number}")).collect();

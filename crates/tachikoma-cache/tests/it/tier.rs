@@ -120,12 +120,16 @@ async fn after_a_strict_invalidation_no_node_shows_the_old_value() {
     let proxy = FaultProxy::to(server.port());
     let (writer, far) = (node(server.port()).await, node(proxy.port()).await);
     let plain = Cache::connect(&server.url()).await.unwrap();
-    for cache in [&writer, &plain] {
-        writer.set("k", 1_u64, MINUTE).await.unwrap();
+    for (cache, by_tag) in [(&writer, false), (&plain, false), (&writer, true), (&plain, true)] {
+        writer.set("k", 1_u64, MINUTE).tags(["t"]).await.unwrap();
         until_in_memory(&far, "k").await;
         proxy.set(Fault::Stall);
         let watch = Stopwatch::start();
-        let waited = cache.invalidate_strict("k").await.unwrap();
+        let waited = if by_tag {
+            cache.invalidate_tags_strict(["t", "u"]).await.unwrap()
+        } else {
+            cache.invalidate_strict("k").await.unwrap()
+        };
         assert!(far.try_get::<u64>("k").is_none());
         assert!(waited >= FRESHNESS && waited <= watch.elapsed() + ms(1), "{waited:?}");
         proxy.set(Fault::Pass);
@@ -135,6 +139,10 @@ async fn after_a_strict_invalidation_no_node_shows_the_old_value() {
     server.kill();
     let watch = Stopwatch::start();
     let error = writer.invalidate_strict("k").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Pending);
+    assert!(watch.elapsed() < FRESHNESS, "{:?}", watch.elapsed());
+    let watch = Stopwatch::start();
+    let error = writer.invalidate_tags_strict(["t"]).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Pending);
     assert!(watch.elapsed() < FRESHNESS, "{:?}", watch.elapsed());
 }

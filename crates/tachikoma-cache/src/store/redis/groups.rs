@@ -11,6 +11,7 @@
 //! say whether something has changed since, which is what a copy in memory is judged by. The
 //! argument why this is sound is in `docs/decisions/0018-what-a-process-knows-of-tags.md`.
 
+mod spaces;
 mod table;
 
 use std::collections::HashMap;
@@ -25,10 +26,16 @@ use super::layout;
 use super::link::Connection;
 use super::reply::{self, Fault};
 use crate::clock::Deadline;
+use crate::edition::Edition;
+#[cfg(feature = "memory")]
+use crate::edition::Stamp;
 #[cfg(feature = "memory")]
 use crate::invalidation::Judge;
 use crate::invalidation::{Generation, Group, How, Marks, Snapshot, Validity};
 use crate::key::{Key, Namespace};
+#[cfg(feature = "memory")]
+use spaces::Space;
+use spaces::Spaces;
 use table::{Asked, News, Table};
 
 /// The member whose number is the floor.
@@ -40,18 +47,10 @@ const MOST_NEWS: usize = 10_000;
 /// What this process knows of the groups of all namespaces.
 #[derive(Debug, Default)]
 pub(crate) struct Tables {
-    spaces: RwLock<HashMap<Namespace, Space>>,
+    spaces: RwLock<Spaces>,
     /// Counts what was heard of changes.
     moment: AtomicU64,
-}
-
-#[derive(Debug)]
-struct Space {
-    table: Table,
-    /// The moment in which the newest question was asked whose answer is in the table.
-    asked: u64,
-    /// The moment of the last change that was heard of.
-    changed: AtomicU64,
+    edition: Edition,
 }
 
 /// A moment, taken before a connection is.
@@ -99,8 +98,9 @@ impl Tables {
         let moment = self.moment.fetch_add(1, Ordering::AcqRel) + 1;
         let spaces = self.spaces.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(space) = spaces.get(space) {
-            space.changed.fetch_max(moment, Ordering::AcqRel);
+            space.change(moment);
         }
+        self.edition.turn();
     }
 
     /// Something may have changed in every namespace.
@@ -108,50 +108,38 @@ impl Tables {
     pub(crate) fn all_changed(&self) {
         let moment = self.moment.fetch_add(1, Ordering::AcqRel) + 1;
         let spaces = self.spaces.read().unwrap_or_else(PoisonError::into_inner);
-        for space in spaces.values() {
-            space.changed.fetch_max(moment, Ordering::AcqRel);
-        }
+        spaces.all().for_each(|space| space.change(moment));
+        self.edition.turn();
     }
 
-    /// Whether nothing has been heard of a namespace since what is known of it was asked for.
+    /// Whether nothing has been heard of the namespace of the entry with this stamp since what is
+    /// known of it was asked for.
     #[cfg(feature = "memory")]
-    pub(crate) fn is_in_step(&self, space: &Namespace) -> bool {
+    pub(crate) fn is_in_step(&self, space: &Namespace, stamp: &Stamp) -> bool {
+        if stamp.is(self.edition.now()) {
+            return true;
+        }
         let spaces = self.spaces.read().unwrap_or_else(PoisonError::into_inner);
-        spaces.get(space).is_some_and(|space| space.asked >= space.changed.load(Ordering::Acquire))
+        spaces.get(space).is_some_and(Space::is_in_step)
     }
 
     /// Adds the answer to a question.
     fn hear<'a>(&self, question: &Question<'a>, news: Option<News>) -> Option<Heard<'a>> {
         let Question { space, moment: Moment(asked), run, .. } = *question;
         let mut spaces = self.spaces.write().unwrap_or_else(PoisonError::into_inner);
-        let Some(news) = news else {
-            // Nothing is there, or less than was known: it begins anew.
-            spaces.remove(space);
-            return None;
-        };
-        let heard = Heard { space, run, at: news.at };
-        match spaces.get_mut(space) {
-            Some(known) if known.table.meets(run, &news) => {
-                known.table.add(news);
-                known.asked = known.asked.max(asked);
-            }
-            known => {
-                // Read here: what was heard of before could not be noted in the table yet.
-                let moment = self.moment.load(Ordering::Acquire);
-                let changed = known.map_or(moment, |known| *known.changed.get_mut());
-                let changed = AtomicU64::new(changed);
-                let table = Table::new(run, news);
-                spaces.insert(space.clone(), Space { table, asked, changed });
-            }
+        let heard = news.as_ref().map(|news| Heard { space, run, at: news.at });
+        // Read here: what was heard of before could not be noted in the table yet.
+        let moment = self.moment.load(Ordering::Acquire);
+        if spaces.hear(space, run, asked, moment, news) {
+            self.edition.turn();
         }
-        Some(heard)
+        heard
     }
 
     fn learn(&self, heard: Heard<'_>, floor: u64, asked: &[Asked]) {
         let mut spaces = self.spaces.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = spaces.get_mut(heard.space) {
-            known.table.learn(heard.run, heard.at, floor, asked);
-        }
+        spaces.learn(heard.space, heard.run, heard.at, floor, asked);
+        self.edition.turn();
     }
 
     /// Judges by what was known when this was heard, or by more; `None` if a group must be asked
@@ -166,10 +154,18 @@ impl Tables {
 /// By what is known, in step or not. What cannot be told is invalid.
 #[cfg(feature = "memory")]
 impl Judge for Tables {
-    fn check(&self, space: &Namespace, marks: &Marks) -> Validity {
+    fn check(&self, space: &Namespace, marks: &Marks, stamp: &Stamp) -> Validity {
+        let edition = self.edition.now();
+        if stamp.is(edition) {
+            return Validity::Valid;
+        }
         let spaces = self.spaces.read().unwrap_or_else(PoisonError::into_inner);
-        let verdict = spaces.get(space).and_then(|space| space.table.check(marks));
-        verdict.unwrap_or(Validity::Invalid)
+        let Some(known) = spaces.get(space) else { return Validity::Invalid };
+        let verdict = known.table.check(marks).unwrap_or(Validity::Invalid);
+        if verdict == Validity::Valid && known.is_in_step() {
+            stamp.set(edition);
+        }
+        verdict
     }
 }
 

@@ -90,7 +90,7 @@ impl Near {
 
     /// Whether everything that was heard of the groups of an entry is known.
     fn is_told(&self, key: &Key<'_>, entry: &Entry) -> bool {
-        entry.meta().marks.is_empty() || self.groups.is_in_step(key.namespace())
+        entry.meta().marks.is_empty() || self.groups.is_in_step(key.namespace(), entry.stamp())
     }
 
     /// Marks keys before the server is asked for them; none while changes may be missed.

@@ -123,19 +123,36 @@ async fn in_memory_nothing_is_left_of_tagged_entries_that_expired() {
 
 /// The same: of the thousand entries only the counters of their namespace stay, with no tag in them
 /// that nobody has invalidated.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn on_redis_nothing_is_left_of_tagged_entries_that_expired() {
+async fn leaves_nothing(has_tier: bool) {
     let server = RedisServer::start();
+    let memory = if has_tier { "on" } else { "off" };
     // The server forgets by real time, so the cache has that too.
-    let cache = Cache::connect(&format!("{}?store_timeout=10s", server.url())).await.unwrap();
+    let url = format!("{}?store_timeout=10s&memory={memory}", server.url());
+    let cache = Cache::connect(&url).await.unwrap();
     cache.invalidate_tag("t1").await.unwrap();
     let counters = || server.command(&["ZCARD", "tachikoma:g"]).integer();
     let before = counters();
+    let mut copies = 0;
     for i in 0..1000 {
-        let tags = [format!("t{}", i % 7), format!("own{i}")];
-        cache.set(&format!("k{i}"), i, ms(300)).tags(tags).await.unwrap();
+        let (key, tags) = (format!("k{i}"), [format!("t{}", i % 7), format!("own{i}")]);
+        cache.set(&key, i, ms(300)).tags(tags).await.unwrap();
+        cache.get::<i32>(&key).await.unwrap();
+        copies += u64::from(cache.try_get::<i32>(&key).is_some());
     }
+    assert_eq!(copies > 500, has_tier, "{copies} copies of 1000");
     let gone = || server.command(&["DBSIZE"]).integer() == 1;
     assert!(tachikoma_testkit::wait_until(ms(20_000), gone), "{:?}", server.command(&["DBSIZE"]));
     assert!(before > 0 && counters() == before, "{before}, then {}", counters());
+    let tier = || cache.stats().tier.map_or((0, 0), |tier| (tier.copies, tier.bytes));
+    assert!(tachikoma_testkit::wait_until(ms(20_000), || tier() == (0, 0)), "{:?}", tier());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_redis_nothing_is_left_of_tagged_entries_that_expired() {
+    leaves_nothing(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_a_memory_tier_nothing_is_left_of_tagged_entries_that_expired() {
+    leaves_nothing(true).await;
 }

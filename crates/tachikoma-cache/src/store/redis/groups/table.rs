@@ -53,6 +53,11 @@ impl Table {
         (self.run == run).then_some(self.at.counter)
     }
 
+    /// How many groups it has.
+    pub(super) fn len(&self) -> usize {
+        self.groups.len()
+    }
+
     /// Whether news of this run go on where it ends, or before.
     pub(super) fn meets(&self, run: u64, news: &News) -> bool {
         self.run == run && self.at.epoch == news.at.epoch && news.after <= self.at.counter
