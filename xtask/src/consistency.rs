@@ -1,4 +1,5 @@
-//! Runs the consistency harness: nodes under load and faults, then each broken strategy.
+//! Runs the consistency harness: nodes under load and faults, with each server program that is
+//! named, then each broken strategy.
 //!
 //! The harness is a program of its own (`tachikoma-consistency`) that judges each run; this decides
 //! which runs there are, and that all must be as they should.
@@ -10,19 +11,21 @@ use crate::Failure;
 use crate::process::{Report, cargo, run as run_process};
 
 /// How long each broken strategy may take to show something, in seconds.
-const BROKEN: u64 = 20;
+const BROKEN: u64 = 30;
 
 /// Building, and the ends of the processes.
 const MARGIN: Duration = Duration::from_mins(25);
 
-const STRATEGIES: [&str; 4] = ["shipped", "naive", "blind-fill", "late-counter"];
+const STRATEGIES: [&str; 5] =
+    ["shipped", "naive", "blind-fill", "late-counter", "token-per-process"];
 
 /// What of the command line is for this command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Options {
     minutes: String,
     nodes: String,
-    server: Option<String>,
+    /// Server programs; none: the one in `PATH`.
+    servers: Vec<String>,
     strategy: Option<String>,
     query: String,
     /// With an optimised build instead of that of the tests.
@@ -36,7 +39,7 @@ impl Default for Options {
         Self {
             minutes: "1".to_owned(),
             nodes: "3".to_owned(),
-            server: None,
+            servers: Vec::new(),
             strategy: None,
             query: String::new(),
             release: false,
@@ -77,12 +80,13 @@ impl Options {
             "--nodes" => self.nodes = value,
             "--strategy" => self.strategy = Some(value),
             "--query" => self.query = value,
-            _ => self.server = Some(value),
+            _ => self.servers.push(value),
         }
     }
 
-    /// The strategies and how many seconds each runs.
-    fn runs(&self) -> Result<Vec<(&str, u64)>, Failure> {
+    /// What runs one after the other: the strategies as they are named, what is shipped with each
+    /// server and the others with the first.
+    fn runs(&self) -> Result<Vec<Planned<'_>>, Failure> {
         if let Some(name) = self.open {
             return Err(format!("{name} needs a value"));
         }
@@ -93,38 +97,59 @@ impl Options {
         if !matches!(self.nodes.as_str(), "2" | "3" | "4" | "5") {
             return Err(format!("--nodes is {:?}; it must be 2 to 5", self.nodes));
         }
-        if let Some(server) = &self.server
-            && !Path::new(server).is_file()
-        {
+        if let Some(server) = self.servers.iter().find(|server| !Path::new(server).is_file()) {
             return Err(format!("{server:?} is not a program; --redis and --valkey name one"));
         }
-        let seconds = |strategy| if strategy == "shipped" { minutes * 60 } else { BROKEN };
-        let Some(only) = &self.strategy else {
-            return Ok(STRATEGIES.map(|strategy| (strategy, seconds(strategy))).to_vec());
-        };
-        match STRATEGIES.into_iter().find(|strategy| strategy == only) {
-            Some(strategy) => Ok(vec![(strategy, minutes * 60)]),
-            None => Err(format!("--strategy is {only:?}; it must be {}", STRATEGIES.join(", "))),
+        let only = self.strategy.as_deref();
+        let is_wanted = |strategy: &&str| only.is_none_or(|only| only == *strategy);
+        let wanted: Vec<_> = STRATEGIES.into_iter().filter(is_wanted).collect();
+        if wanted.is_empty() {
+            let only = only.unwrap_or_default();
+            return Err(format!("--strategy is {only:?}; it must be {}", STRATEGIES.join(", ")));
         }
+        let mut runs = Vec::new();
+        for strategy in wanted {
+            let is_shipped = strategy == "shipped";
+            let seconds = if is_shipped || only.is_some() { minutes * 60 } else { BROKEN };
+            let faults = if is_shipped { "long" } else { "none" };
+            let servers = if is_shipped { self.servers.len().max(1) } else { 1 };
+            let server = |at| self.servers.get(at).map(String::as_str);
+            runs.extend((0..servers).map(|at| Planned {
+                strategy,
+                seconds,
+                faults,
+                server: server(at),
+            }));
+        }
+        Ok(runs)
     }
+}
+
+/// One run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Planned<'a> {
+    strategy: &'a str,
+    seconds: u64,
+    faults: &'a str,
+    server: Option<&'a str>,
 }
 
 /// Runs them; `false` if one is not as it should be.
 pub(crate) fn run(report: Report, options: &Options) -> Result<bool, Failure> {
     let (mut good, mut summaries) = (true, Vec::new());
-    for (strategy, seconds) in options.runs()? {
-        report.line(format!("\n==> {strategy}, {seconds} s"));
+    for Planned { strategy, seconds, faults, server } in options.runs()? {
+        let on = server.map(|server| format!(" on {server}")).unwrap_or_default();
+        report.line(format!("\n==> {strategy}{on}, {seconds} s"));
         let mut command = cargo(&["run", "--quiet", "--package", "tachikoma-consistency"]);
         if options.release {
             command.arg("--release");
         }
-        let (time, faults) = (seconds.to_string(), if seconds > BROKEN { "long" } else { "none" });
-        command.args(["--", "run", "--strategy", strategy, "--seconds", &time]);
+        command.args(["--", "run", "--strategy", strategy, "--seconds", &seconds.to_string()]);
         command.args(["--faults", faults, "--nodes", &options.nodes, "--query", &options.query]);
         if report.json {
             command.arg("--json");
         }
-        if let Some(server) = &options.server {
+        if let Some(server) = server {
             command.env("TACHIKOMA_REDIS_SERVER", server);
         }
         let limit = MARGIN + Duration::from_secs(seconds);
@@ -154,9 +179,24 @@ mod tests {
     fn a_value_follows_its_option_or_an_equals_sign() {
         let options = taken(&["--minutes", "5", "--nodes=4", "--release"]);
         assert_eq!((options.minutes.as_str(), options.nodes.as_str()), ("5", "4"));
-        assert_eq!(options.runs().map(|runs| runs[0]), Ok(("shipped", 300)));
-        assert_eq!(taken(&["--strategy", "naive"]).runs(), Ok(vec![("naive", 60)]));
+        let first = Planned { strategy: "shipped", seconds: 300, faults: "long", server: None };
+        assert_eq!(options.runs().map(|runs| runs[0]), Ok(first));
+        let naive = Planned { strategy: "naive", seconds: 60, faults: "none", server: None };
+        assert_eq!(taken(&["--strategy", "naive"]).runs(), Ok(vec![naive]));
         assert!(!Options::default().take("--seconds"));
+    }
+
+    #[test]
+    fn what_is_shipped_runs_with_each_server_and_what_is_broken_with_one() {
+        let options = taken(&["--redis", "/bin/sh", "--valkey=/bin/ls"]);
+        let runs = options.runs().expect("both are programs");
+        let of = |strategy| {
+            let of = runs.iter().filter(move |run| run.strategy == strategy);
+            of.map(|run| run.server).collect::<Vec<_>>()
+        };
+        assert_eq!(of("shipped"), [Some("/bin/sh"), Some("/bin/ls")]);
+        assert_eq!(of("naive"), [Some("/bin/sh")]);
+        assert_eq!(runs.len(), 1 + STRATEGIES.len());
     }
 
     #[test]

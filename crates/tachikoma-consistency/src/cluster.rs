@@ -1,5 +1,6 @@
 //! The processes: one Redis, and nodes that each reach it through a proxy of their own.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -14,6 +15,13 @@ use crate::client::Client;
 use crate::strategy::Strategy;
 
 const START: Duration = Duration::from_secs(30);
+
+/// Where the database is, on systems that have this folder. A commit waits for the disk while it
+/// has the only write lock of all nodes, and a disk that others use takes seconds for it.
+const IN_MEMORY: &str = "/dev/shm";
+
+const TIERED: &str = "memory=on";
+const PLAIN: &str = "memory=off";
 
 /// One process of the application.
 #[derive(Debug)]
@@ -36,8 +44,9 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     pub(crate) fn start(options: &Run) -> anyhow::Result<Self> {
-        let folder = tempfile::tempdir()?;
+        let folder = tempfile::tempdir_in(IN_MEMORY).or_else(|_| tempfile::tempdir())?;
         let redis = RedisServer::builder().data_folder(folder.path()).start();
+        let tiered = format!("{TIERED}&{}", options.query);
         let mut nodes = Vec::new();
         for number in 0..options.nodes {
             let plain = number + options.plain >= options.nodes;
@@ -46,13 +55,24 @@ impl Cluster {
                 proxy: FaultProxy::to(redis.port()),
                 database: folder.path().join("drill.db"),
                 strategy: options.strategy,
-                query: if plain { String::new() } else { options.query.clone() },
+                query: if plain { PLAIN.to_owned() } else { tiered.clone() },
                 child: None,
             };
             node.start()?;
             nodes.push(node);
         }
         Ok(Self { nodes, redis, folder })
+    }
+
+    /// Name and version of the server program.
+    pub(crate) fn server(&self) -> String {
+        let text = self.redis.command(&["INFO", "server"]).text();
+        let of =
+            |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        match of("valkey_version") {
+            Some(version) => format!("Valkey {version}"),
+            None => format!("Redis {}", of("redis_version").unwrap_or("of no version")),
+        }
     }
 
     /// Where Redis writes its dump.
@@ -89,6 +109,13 @@ impl Node {
     pub(crate) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         let child = self.child.as_ref().context("the node is not running")?;
         Ok(kill_process(Pid::from_child(child), signal)?)
+    }
+
+    /// Whether the process is stopped by a signal, as the kernel says.
+    pub(crate) fn is_stopped(&self) -> bool {
+        let of = |child: &Child| fs::read_to_string(format!("/proc/{}/stat", child.id())).ok();
+        let state = self.child.as_ref().and_then(of);
+        state.is_some_and(|line| line.rsplit(')').next().is_some_and(|end| end.starts_with(" T ")))
     }
 }
 

@@ -1,5 +1,8 @@
 //! What is broken, and when. Each fault is over when its step ends; its window says for how long
 //! afterwards the nodes may still be recovering.
+//!
+//! A fault counts only if it is seen to have done what its name says: keys were there to be
+//! flushed, the process was really stopped, the old dump was really loaded.
 
 use std::thread;
 use std::time::Duration;
@@ -75,11 +78,20 @@ impl Fault {
 /// Longer than the lease of the nodes.
 const STOPPED: Duration = Duration::from_millis(3500);
 
+/// Between two faults.
+const CALM: Duration = Duration::from_secs(4);
+
 /// Until caches are filled again.
 const RECOVERY: Duration = Duration::from_secs(2);
 
 /// A fault that took place.
-pub(crate) type Broke = (Fault, Window);
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Broke {
+    pub(crate) fault: Fault,
+    pub(crate) window: Window,
+    /// Whether it did what it should.
+    pub(crate) took: bool,
+}
 
 /// All faults of a run.
 #[derive(Debug, Clone)]
@@ -109,47 +121,56 @@ impl Schedule {
         watch: Stopwatch,
         time: Duration,
     ) -> anyhow::Result<Faults> {
-        let calm = if self.0 == Pace::Long { Duration::from_secs(4) } else { time / 20 };
-        let mut broke = Vec::new();
-        let rounds = match self.0 {
-            Pace::None => 0,
-            Pace::Short => 1,
-            Pace::Long => usize::MAX,
+        let (rounds, calm) = match self.0 {
+            Pace::None => (0, time),
+            Pace::Short => (1, time / 20),
+            Pace::Long => (usize::MAX, CALM),
         };
-        let all = (0..rounds).flat_map(|round| Fault::ALL.map(|fault| (round, fault)));
-        for (number, (_, fault)) in all.enumerate() {
+        let mut broke = Vec::new();
+        for (number, fault) in (0..rounds).flat_map(|_| Fault::ALL).enumerate() {
             thread::sleep(calm);
             if watch.elapsed() + calm + STOPPED > time && self.0 == Pace::Long {
                 break;
             }
             let begin = micros(watch);
-            self.break_once(fault, cluster, number)?;
+            let took = self.break_once(fault, cluster, number)?;
             let end = micros(watch) + u64::try_from(RECOVERY.as_micros()).unwrap_or_default();
-            broke.push((fault, Window { begin, end }));
+            broke.push(Broke { fault, window: Window { begin, end }, took });
         }
         thread::sleep(time.saturating_sub(watch.elapsed()));
         Ok(Faults(broke))
     }
 
-    fn break_once(&self, fault: Fault, cluster: &mut Cluster, number: usize) -> anyhow::Result<()> {
+    /// Whether it did what it should.
+    fn break_once(
+        &self,
+        fault: Fault,
+        cluster: &mut Cluster,
+        number: usize,
+    ) -> anyhow::Result<bool> {
         let long = self.0 == Pace::Long;
         let place = number % cluster.nodes.len();
         let wait = |short: u64, long_one: Duration| {
             thread::sleep(if long { long_one } else { Duration::from_millis(short) });
         };
-        match fault {
+        let keys = |cluster: &Cluster| cluster.redis.command(&["DBSIZE"]).integer();
+        Ok(match fault {
             Fault::Stop => {
                 cluster.nodes[place].signal(Signal::STOP)?;
                 wait(2200, STOPPED);
+                let stopped = cluster.nodes[place].is_stopped();
                 cluster.nodes[place].signal(Signal::CONT)?;
+                stopped
             }
             Fault::Kill => {
                 cluster.nodes[place].kill();
                 wait(50, Duration::from_millis(300));
                 cluster.nodes[place].start()?;
+                true
             }
             Fault::Cut => {
                 let proxy = &cluster.nodes[place].proxy;
+                let before = proxy.accepted();
                 for bytes in [700, 3000, 9000] {
                     proxy.set(Broken::CutAfter(bytes));
                     wait(60, Duration::from_millis(300));
@@ -158,44 +179,55 @@ impl Schedule {
                     proxy.drop_connections();
                 }
                 proxy.set(Broken::Pass);
+                proxy.accepted() > before
             }
             Fault::Stall => {
-                cluster.nodes[place].proxy.set(Broken::Stall);
+                let proxy = &cluster.nodes[place].proxy;
+                proxy.set(Broken::Stall);
                 wait(600, Duration::from_millis(1500));
-                cluster.nodes[place].proxy.set(Broken::Pass);
+                proxy.set(Broken::Pass);
+                true
             }
             Fault::ClientKill => {
+                let kill = ["CLIENT", "KILL", "TYPE", "normal"];
+                let mut killed = 0;
                 for _ in 0..3 {
-                    cluster.redis.command(&["CLIENT", "KILL", "TYPE", "normal"]);
+                    killed += cluster.redis.command(&kill).integer();
                     wait(50, Duration::from_millis(200));
                 }
+                killed >= i64::try_from(cluster.nodes.len())?
             }
             Fault::Flush => {
+                let there = keys(cluster);
                 cluster.redis.command(&["FLUSHALL"]);
                 wait(20, Duration::from_millis(100));
                 cluster.redis.command(&["FLUSHALL", "ASYNC"]);
+                there > 0
             }
             Fault::Evict => {
                 let redis = &cluster.redis;
+                let before = redis.info("evicted_keys");
                 redis.command(&["CONFIG", "SET", "maxmemory-policy", "allkeys-random"]);
                 // So much less than is used that hardly anything can stay.
                 let limit = (redis.info("used_memory") - 60_000).max(1).to_string();
                 redis.command(&["CONFIG", "SET", "maxmemory", &limit]);
                 wait(400, Duration::from_millis(1500));
                 redis.command(&["CONFIG", "SET", "maxmemory", "0"]);
+                redis.info("evicted_keys") > before
             }
             Fault::RestartEmpty => {
                 let _ = std::fs::remove_file(cluster.dump());
                 cluster.redis.restart();
+                cluster.redis.info("rdb_last_load_keys_loaded") == 0
             }
             Fault::RestartOlder => {
                 cluster.redis.command(&["SAVE"]);
                 wait(700, Duration::from_millis(1500));
                 cluster.redis.restart();
                 let _ = std::fs::remove_file(cluster.dump());
+                cluster.redis.info("rdb_last_load_keys_loaded") > 0
             }
-        }
-        Ok(())
+        })
     }
 }
 

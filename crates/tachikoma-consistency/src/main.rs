@@ -6,6 +6,7 @@
 //! whether what was found is what the strategy should show: nothing for the code as it is shipped,
 //! something for each broken one.
 
+mod check;
 mod client;
 mod cluster;
 mod faults;
@@ -24,9 +25,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use self::check::Checked;
 use self::cluster::Cluster;
 use self::faults::{Pace, Schedule};
-use self::history::Checked;
 use self::load::Load;
 use self::report::Summary;
 use self::strategy::Strategy;
@@ -59,11 +60,11 @@ struct Run {
     /// Which faults: none, each once and short, or all over and over.
     #[arg(long, value_enum, default_value_t = Pace::Long)]
     faults: Pace,
-    /// What is added to the query of the Redis URL, such as `memory=on`.
+    /// What is added to the Redis URL of nodes with a memory tier, such as `freshness=500ms`.
     #[arg(long, default_value = "")]
     query: String,
-    /// So many nodes go without that.
-    #[arg(long, default_value_t = 0)]
+    /// So many nodes have no memory tier: what they read comes from Redis.
+    #[arg(long, default_value_t = 1)]
     plain: u8,
     /// Print one JSON object instead of lines.
     #[arg(long)]
@@ -104,13 +105,14 @@ fn main() -> ExitCode {
 fn run(options: &Run) -> anyhow::Result<bool> {
     let time = Duration::from_secs(options.seconds);
     let mut cluster = Cluster::start(options)?;
+    let server = cluster.server();
     let load = Load::start(&cluster, options.strategy)?;
     let faults = Schedule::new(options.faults).run(&mut cluster, load.watch(), time)?;
     let history = load.end()?;
     drop(cluster);
-    let windows: Vec<_> = faults.iter().map(|(_, window)| *window).collect();
+    let windows: Vec<_> = faults.iter().map(|broke| broke.window).collect();
     let checked = Checked::new(&history, &windows);
-    let summary = Summary { options, checked, faults };
+    let summary = Summary { options, server, checked, faults };
     if options.json {
         println!("{}", summary.json());
     } else {

@@ -2,6 +2,9 @@
 //!
 //! It changes how a loaded value is stored and nothing else.
 
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use tachikoma_cache::entry::{Entry, Meta};
 use tachikoma_cache::glob::Glob;
 use tachikoma_cache::invalidation::{Group, Marks};
@@ -19,15 +22,28 @@ pub(crate) enum Mutation {
     BlindFill,
     /// A value gets the counters that its tags have when it is stored.
     LateCounter,
+    /// All loads of the process have the same token: a fill goes through by the lease that another
+    /// load has now.
+    TokenPerProcess,
 }
 
 #[derive(Debug)]
 pub(crate) struct Mutated {
-    pub(crate) inner: RedisStore,
-    pub(crate) mutation: Mutation,
+    inner: RedisStore,
+    mutation: Mutation,
+    /// The latest lease of each key.
+    leases: Mutex<HashMap<String, Lease>>,
 }
 
 impl Mutated {
+    pub(crate) fn new(inner: RedisStore, mutation: Mutation) -> Self {
+        Self { inner, mutation, leases: Mutex::default() }
+    }
+
+    fn leases(&self) -> MutexGuard<'_, HashMap<String, Lease>> {
+        self.leases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn marked_late(&self, key: &Key<'_>, entry: Entry, cx: &Cx) -> Result<Entry, Error> {
         let meta = entry.meta();
         if meta.marks.is_empty() || meta.negative {
@@ -55,7 +71,12 @@ impl Store for Mutated {
     }
 
     fn begin<'a>(&'a self, keys: &'a [Key<'a>], cx: &'a Cx) -> Op<'a, Vec<Begun>> {
-        self.inner.begin(keys, cx)
+        Box::pin(async move {
+            let begun = self.inner.begin(keys, cx).await?;
+            let leases = keys.iter().zip(&begun).filter_map(|(key, one)| Some((key, one.lease?)));
+            self.leases().extend(leases.map(|(key, lease)| (key.name().to_owned(), lease)));
+            Ok(begun)
+        })
     }
 
     fn write<'a>(
@@ -72,6 +93,10 @@ impl Store for Mutated {
             (Mutation::LateCounter, When::Leased(_)) => Box::pin(async move {
                 let entry = self.marked_late(key, entry, cx).await?;
                 self.inner.write(key, entry, when, cx).await
+            }),
+            (Mutation::TokenPerProcess, When::Leased(own)) => Box::pin(async move {
+                let latest = self.leases().get(key.name()).copied();
+                self.inner.write(key, entry, When::Leased(&latest.unwrap_or(*own)), cx).await
             }),
             _ => self.inner.write(key, entry, when, cx),
         }

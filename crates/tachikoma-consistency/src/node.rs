@@ -39,7 +39,7 @@ struct Node {
 
 #[derive(Clone)]
 enum Cached {
-    By { cache: Cache, pages: HttpCache },
+    By { caches: Vec<Cache>, pages: HttpCache },
     Naively(Naive),
 }
 
@@ -71,17 +71,17 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
 async fn serve(options: &Options) -> anyhow::Result<()> {
     let url = format!("sqlite://{}", options.database.display());
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", options.port)).await?;
-    let cache = options.strategy.cache(&options.redis, &options.query).await?;
-    let api_cache = match &cache {
+    let caches = options.strategy.caches(&options.redis, &options.query).await?;
+    let api_cache = match caches.first() {
         Some(cache) => cache.namespace("api")?,
         None => Cache::memory().build()?,
     };
     let with = ApiOptions { read_ttl: TTL, ..ApiOptions::default() };
     let api = ApiState::open_with(&url, api_cache, with).await.context("the reference API")?;
     let source = Source::open(&options.database).await?;
-    let router = if let Some(cache) = cache {
+    let router = if let Some(cache) = caches.first() {
         let layer = HttpCacheLayer::new(cache.namespace("http")?);
-        let cached = Cached::By { cache, pages: layer.handle() };
+        let cached = Cached::By { caches, pages: layer.handle() };
         let node = Node { source, cached };
         let pages = Router::new().route("/pages/{id}", get(page)).layer(layer);
         pages.with_state(node.clone()).merge(routes(node))
@@ -116,7 +116,8 @@ impl Node {
     async fn read(&self, class: &str, id: &str) -> anyhow::Result<String> {
         let name = format!("{class}:{id}");
         match &self.cached {
-            Cached::By { cache, .. } => {
+            Cached::By { caches, .. } => {
+                let cache = &caches[rand::random_range(0..caches.len())];
                 let (source, row) = (self.source.clone(), name.clone());
                 let load = cache.get_or_load(&name, move || async move { source.read(&row).await });
                 let tag = (class == "tags").then_some(name.as_str());
@@ -148,8 +149,8 @@ impl Node {
 
     async fn invalidate(&self, class: &str, name: &str) -> anyhow::Result<bool> {
         let told = match &self.cached {
-            Cached::By { cache, .. } if class == "keys" => cache.delete(name).await.map(drop),
-            Cached::By { cache, .. } if class == "tags" => cache.invalidate_tag(name).await,
+            Cached::By { caches, .. } if class == "keys" => caches[0].delete(name).await.map(drop),
+            Cached::By { caches, .. } if class == "tags" => caches[0].invalidate_tag(name).await,
             Cached::By { pages, .. } => match pages.purge_tag(name).await {
                 Err(PurgeError::Store(error)) => Err(error),
                 other => return Ok(other.map(|()| true)?),

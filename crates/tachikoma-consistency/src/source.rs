@@ -8,7 +8,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions, SqliteSy
 use tachikoma_cache::{Clock, SystemClock};
 
 /// A value takes up to this long from its row to the cache, so that a write can come in between.
-const SLOWEST: Duration = Duration::from_millis(4);
+const SLOWEST: Duration = Duration::from_millis(10);
 
 #[derive(Debug, Clone)]
 pub(crate) struct Source {

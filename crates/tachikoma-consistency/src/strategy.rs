@@ -22,29 +22,33 @@ pub(crate) enum Strategy {
     BlindFill,
     /// The shipped cache on a store that takes the counters of tags after the load.
     LateCounter,
+    /// The shipped cache, several handles of it on a store whose loads all have the same token.
+    TokenPerProcess,
 }
-
 impl Strategy {
     /// Whether nothing stale may be shown.
     pub(crate) fn is_sound(self) -> bool {
         self == Self::Shipped
     }
 
-    /// The cache of a node; `None`: it uses Redis by itself.
-    pub(crate) async fn cache(self, url: &str, query: &str) -> anyhow::Result<Option<Cache>> {
+    /// The caches of a node, any of which may be used; none: it uses Redis by itself.
+    pub(crate) async fn caches(self, url: &str, query: &str) -> anyhow::Result<Vec<Cache>> {
         let mutation = match self {
-            Self::Naive => return Ok(None),
+            Self::Naive => return Ok(Vec::new()),
             Self::Shipped => {
                 let url = format!("{url}?namespace=drill&lease={LEASE}&{query}");
-                return Ok(Some(Cache::connect(url.trim_end_matches('&')).await?));
+                return Ok(vec![Cache::connect(url.trim_end_matches('&')).await?]);
             }
             Self::BlindFill => Mutation::BlindFill,
             Self::LateCounter => Mutation::LateCounter,
+            Self::TokenPerProcess => Mutation::TokenPerProcess,
         };
         let (config, _) = RedisConfig::from_url(url)?;
         let inner = RedisStore::connect(config, Arc::new(SystemClock::new())).await?;
-        let cache = Cache::on(Arc::new(Mutated { inner, mutation })).namespace("drill").build()?;
-        Ok(Some(cache))
+        let store = Arc::new(Mutated::new(inner, mutation));
+        let handles = if self == Self::TokenPerProcess { 4 } else { 1 };
+        let handle = |_| Ok(Cache::on(Arc::clone(&store) as _).namespace("drill").build()?);
+        (0..handles).map(handle).collect()
     }
 }
 
@@ -55,6 +59,7 @@ impl fmt::Display for Strategy {
             Self::Naive => "naive",
             Self::BlindFill => "blind-fill",
             Self::LateCounter => "late-counter",
+            Self::TokenPerProcess => "token-per-process",
         })
     }
 }

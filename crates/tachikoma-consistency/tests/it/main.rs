@@ -33,13 +33,16 @@ fn three_nodes_show_nothing_stale_whatever_breaks() {
         let classes = summary["classes"].as_array().unwrap();
         assert!(classes.iter().any(|one| one["class"] == class), "{class}: {summary:#}");
     }
+    let apart = summary["apart"].as_array().unwrap();
+    assert_eq!(apart.len(), 4);
+    assert!(apart.iter().all(|kind| kind["near"].as_u64().unwrap() > 100), "{summary:#}");
 }
 
 /// By chance a short run of a broken strategy may show nothing.
 #[track_caller]
 fn check_caught(strategy: &str, seconds: [&str; 3]) {
     let caught = seconds.iter().any(|seconds| {
-        let rest = ["--seconds", seconds, "--faults", "none"];
+        let rest = ["--seconds", seconds, "--faults", "none", "--nodes", "2"];
         let (summary, good) = run(&[&["--strategy", strategy][..], &rest].concat());
         assert_eq!(good, summary["stale"] != 0);
         good
@@ -60,4 +63,9 @@ fn a_fill_that_does_not_ask_for_its_lease_is_caught() {
 #[test]
 fn counters_taken_after_the_load_are_caught() {
     check_caught("late-counter", ["4", "8", "25"]);
+}
+
+#[test]
+fn one_token_for_all_loads_of_a_process_is_caught() {
+    check_caught("token-per-process", ["6", "12", "30"]);
 }
