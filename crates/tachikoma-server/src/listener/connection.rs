@@ -129,6 +129,7 @@ impl<H: Handler> Serving<H> {
         let head_bytes = usize::try_from(limits.head_bytes.0).unwrap_or(usize::MAX);
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
+            .half_close(terms.half_close)
             .header_read_timeout(limits.head_timeout.0)
             .max_header_size(head_bytes)
             .max_buf_size(head_bytes.max(64 << 10));

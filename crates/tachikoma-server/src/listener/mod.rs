@@ -94,12 +94,14 @@ pub(crate) struct Terms {
     tunnels: Tunnels,
     /// With it, TLS is spoken and nothing else.
     tls: Option<tls::Acceptor>,
+    /// A client that has sent all may end its side: what it asked for is done all the same.
+    half_close: bool,
 }
 
 impl Terms {
     pub(crate) fn new(limits: Limits, drain: Duration, clock: Arc<dyn Clock>) -> Self {
         let slots = Arc::new(Semaphore::new(limits.connections as usize));
-        Self { limits, drain, clock, slots, tunnels: Tunnels::new(), tls: None }
+        Self { limits, drain, clock, slots, tunnels: Tunnels::new(), tls: None, half_close: false }
     }
 
     /// Speaks TLS from now on.
@@ -111,7 +113,9 @@ impl Terms {
     /// The terms of the admin listener: few clients, who are not waited for.
     pub(crate) fn for_admin(&self) -> Self {
         let limits = Limits { connections: ADMIN_CONNECTIONS, ..self.limits };
-        Self::new(limits, ADMIN_DRAIN, Arc::clone(&self.clock))
+        let terms = Self::new(limits, ADMIN_DRAIN, Arc::clone(&self.clock));
+        // Else a purge whose client is gone by the time that it is read would not be made.
+        Self { half_close: true, ..terms }
     }
 
     /// Connections that are open now.

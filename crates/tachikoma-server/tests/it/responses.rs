@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tachikoma_testkit::wait_until;
 
@@ -82,9 +83,11 @@ fn a_purge_goes_on_when_its_client_has_gone_and_is_logged() {
     let body = json!({ "prefix": "/a/" }).to_string();
     let head = format!("POST /purge HTTP/1.1\r\n{LOCAL}Content-Length: {}\r\n", body.len());
     let mut hasty = Connection::to(server.admin());
+    // It is gone before the server reads the first byte.
+    server.signal(Signal::STOP);
     hasty.write(format!("{head}Content-Type: application/json\r\n\r\n{body}")).unwrap();
-    // It is read by the time the server sees that nobody waits for the answer.
     drop(hasty);
+    server.signal(Signal::CONT);
     assert!(wait_until(LIMIT, || left() == 0), "{} are left", left());
     server.assert_logged(&format!("memory: Some({PAGES})"));
 }
