@@ -48,15 +48,27 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    pub(super) fn from_client(error: legacy::Error) -> Self {
-        let mut source = Some(&error as &(dyn StdError + 'static));
-        let (mut timed_out, mut closed, mut user) = (false, false, false);
+    /// Why the body of the client did not come whole.
+    pub(super) fn from_body(error: &(dyn StdError + 'static)) -> Self {
+        let mut source = Some(error);
         while let Some(cause) = source {
             match cause.downcast_ref::<Broken>() {
                 Some(Broken::Stalled) => return Self::ClientStalled,
                 Some(Broken::TooLarge) => return Self::ClientTooLarge,
-                None => {}
+                None => source = cause.source(),
             }
+        }
+        Self::ClientGone
+    }
+
+    pub(super) fn from_client(error: legacy::Error) -> Self {
+        match Self::from_body(&error) {
+            Self::ClientGone => {}
+            failure => return failure,
+        }
+        let mut source = Some(&error as &(dyn StdError + 'static));
+        let (mut timed_out, mut closed, mut user) = (false, false, false);
+        while let Some(cause) = source {
             if let Some(io) = cause.downcast_ref::<io::Error>() {
                 timed_out |= io.kind() == io::ErrorKind::TimedOut;
                 closed |= matches!(

@@ -13,10 +13,10 @@ mod held;
 mod interim;
 mod loops;
 mod origin;
-mod replay;
 mod routes;
 pub(crate) mod target;
 pub(crate) mod upgrade;
+mod upload;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -35,6 +35,7 @@ use loops::Identity;
 use origin::Origin;
 use routes::{Nobody, Routes};
 use target::Refusal;
+use upload::Uploads;
 
 /// The `tower` service that forwards to the upstreams. Cheap to clone; clones share connections.
 #[derive(Clone)]
@@ -57,9 +58,10 @@ impl Proxy {
         random: u64,
         clock: &Arc<dyn Clock>,
     ) -> anyhow::Result<Self> {
-        let mut rows = Vec::with_capacity(origins.len());
+        let (mut rows, uploads) = (Vec::with_capacity(origins.len()), Uploads::new());
         for settings in origins {
-            let origin = Arc::new(Origin::new(settings, trust, Arc::clone(clock))?);
+            let origin =
+                Arc::new(Origin::new(settings, trust, uploads.clone(), Arc::clone(clock))?);
             rows.push((settings.hosts.clone(), settings.path_prefix.clone(), origin));
         }
         let inner = Inner { routes: Routes::new(rows), identity: Identity::new(random) };

@@ -32,8 +32,8 @@ use super::failure::Failure;
 use super::forwarding::Forwarding;
 use super::gate::{Gate, Pass};
 use super::held::HeldBody;
-use super::replay::Replay;
 use super::upgrade::{self, Wanted};
+use super::upload::{Upload, Uploads};
 use super::{fields, interim};
 use crate::config;
 use crate::listener::{Interim, Link, Peer};
@@ -61,6 +61,7 @@ pub(super) struct Origin {
     /// Has a new connection for each request.
     single: Client<Connector, Body>,
     terms: config::Proxy,
+    uploads: Uploads,
     gate: Gate,
     clock: Arc<dyn Clock>,
     failures: Throttle,
@@ -70,6 +71,7 @@ impl Origin {
     pub(super) fn new(
         settings: &config::upstreams::Origin,
         trust: Option<&Trust>,
+        uploads: Uploads,
         clock: Arc<dyn Clock>,
     ) -> anyhow::Result<Self> {
         let terms = settings.terms;
@@ -90,6 +92,7 @@ impl Origin {
             kept: kept.build(connector.clone()),
             single: single.build(connector),
             terms,
+            uploads,
             gate: Gate::new(&terms),
             clock,
             failures: Throttle::default(),
@@ -111,8 +114,10 @@ impl Origin {
     }
 
     async fn exchange(&self, request: Request<Body>) -> Result<Response<Body>, Failure> {
-        let pass = self.gate.enter(&*self.clock).await.map_err(|_| Failure::Full)?;
         let (mut parts, body) = request.into_parts();
+        // First, so that a slow client keeps nobody else out.
+        let upload = self.uploads.take(body).await?;
+        let pass = self.gate.enter(&*self.clock).await.map_err(|_| Failure::Full)?;
         let is_head = parts.method == Method::HEAD;
         let peer = parts.extensions.remove::<Peer>();
         let wanted = parts.extensions.remove::<Wanted>();
@@ -130,7 +135,7 @@ impl Origin {
         uri.authority = Some(self.authority.clone());
         parts.uri = Uri::from_parts(uri).map_err(|_| Failure::BadTarget)?;
         parts.version = Version::HTTP_11;
-        let response = self.send(parts, body, interim).await?;
+        let response = self.send(parts, upload, interim).await?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let switch = wanted.zip(client).zip(link).ok_or(Failure::Unasked)?;
             let ((wanted, client), link) = switch;
@@ -168,23 +173,21 @@ impl Origin {
     async fn send(
         &self,
         parts: Parts,
-        body: Body,
+        upload: Upload,
         client: Option<Interim>,
     ) -> Result<Response<Incoming>, Failure> {
-        if !Replay::is_possible(&body) {
-            return self.alone(parts, body, client).await;
-        }
-        if !IDEMPOTENT.contains(&parts.method) {
-            return self.once(&self.kept, Request::from_parts(parts, body), client).await;
-        }
-        let again = parts.clone();
-        let replay = (!body.is_end_stream()).then(|| Replay::new(body));
-        let body = || replay.as_ref().map_or_else(Body::empty, |body| Body::new(body.begin()));
-        let first = Request::from_parts(parts, body());
-        match self.once(&self.kept, first, client.clone()).await {
+        let (body, _room) = match upload {
+            Upload::Whole(body, room) => (body, room),
+            Upload::Streamed(body) => return self.alone(parts, body, client).await,
+        };
+        let again = IDEMPOTENT.contains(&parts.method).then(|| parts.clone());
+        let first = Request::from_parts(parts, Body::from(body.clone()));
+        match (self.once(&self.kept, first, client.clone()).await, again) {
             // Others that are kept may be lost too.
-            Err(Failure::Closed(_)) => self.alone(again, body(), client).await,
-            result => result,
+            (Err(Failure::Closed(_)), Some(again)) => {
+                self.alone(again, Body::from(body), client).await
+            }
+            (result, _) => result,
         }
     }
 

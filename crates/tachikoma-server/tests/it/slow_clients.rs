@@ -56,6 +56,32 @@ fn who_sends_a_body_byte_by_byte_gives_the_place_back() {
 }
 
 #[test]
+fn who_sends_a_short_body_slowly_holds_no_place() {
+    let origin = Origin::saying("hello");
+    let server = server(&origin);
+    let slow: Vec<_> = (0..4)
+        .map(|_| {
+            let mut client = Connection::to(server.address());
+            let lines = "Host: a.test\r\nContent-Length: 10\r\nExpect: 100-continue\r\n\r\n";
+            client.write(format!("POST /slow HTTP/1.1\r\n{lines}")).unwrap();
+            // It is being waited for.
+            assert_eq!(client.read_head().map(|answer| answer.status), Some(100));
+            client.write("12345").unwrap();
+            client
+        })
+        .collect();
+    for _ in 0..10 {
+        assert!(is_free(&server));
+    }
+    assert!(origin.seen().iter().all(|seen| seen.target() == "/free"));
+    for mut client in slow {
+        client.write("67890").unwrap();
+        assert_eq!(client.read().map(|answer| answer.text()).as_deref(), Some("hello"));
+        assert_eq!(origin.seen().pop().map(|seen| seen.body).as_deref(), Some(&b"1234567890"[..]));
+    }
+}
+
+#[test]
 fn a_stream_that_nobody_takes_ends_beside_one_that_moves() {
     let body = "x".repeat(16 << 20);
     let origin = Origin::answering(move |seen| {
