@@ -16,8 +16,11 @@ const BROKEN: u64 = 30;
 /// Building, and the ends of the processes.
 const MARGIN: Duration = Duration::from_mins(25);
 
-const STRATEGIES: [&str; 5] =
-    ["shipped", "naive", "blind-fill", "late-counter", "token-per-process"];
+const STRATEGIES: [&str; 6] =
+    ["shipped", "naive", "blind-fill", "late-counter", "token-per-process", NO_MARKER];
+
+/// It needs a build of its own.
+const NO_MARKER: &str = "no-marker";
 
 /// What of the command line is for this command.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -143,6 +146,9 @@ pub(crate) fn run(report: Report, options: &Options) -> Result<bool, Failure> {
         let mut command = cargo(&["run", "--quiet", "--package", "tachikoma-consistency"]);
         if options.release {
             command.arg("--release");
+        }
+        if strategy == NO_MARKER {
+            command.args(["--features", "__no_marker"]);
         }
         command.args(["--", "run", "--strategy", strategy, "--seconds", &seconds.to_string()]);
         command.args(["--faults", faults, "--nodes", &options.nodes, "--query", &options.query]);

@@ -208,7 +208,10 @@ impl Shared {
                 let version = version_in(class, &answer);
                 (version, Kind::Write, "200 without a version".to_owned())
             }
-            Ok(answer) if answer.status == 202 => (None, Kind::Pending, "202".to_owned()),
+            Ok(answer) if answer.status == 202 => {
+                let why = if class == Class::Api { "202".to_owned() } else { answer.body };
+                (None, Kind::Pending, why)
+            }
             Ok(answer) => (None, Kind::Write, described(&answer)),
             Err(error) => (None, Kind::Write, error.to_string()),
         };
@@ -243,7 +246,7 @@ fn version_in(class: Class, answer: &Answer) -> Option<u32> {
 }
 
 fn described(answer: &Answer) -> String {
-    format!("{} {}", answer.status, answer.body.trim().chars().take(120).collect::<String>())
+    format!("{} {}", answer.status, answer.body.trim().chars().take(200).collect::<String>())
 }
 
 /// What one request asks for.

@@ -103,6 +103,7 @@ fn main() -> ExitCode {
 
 /// `false`: it shows something that it should not, or nothing where it should.
 fn run(options: &Run) -> anyhow::Result<bool> {
+    options.strategy.check_build()?;
     let time = Duration::from_secs(options.seconds);
     let mut cluster = Cluster::start(options)?;
     let server = cluster.server();

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `GET /read/{class}?ids=1,2` | `keys`, `tags`: a line `ID VERSION SOURCE GUARANTEE` for each |
 //! | `GET /pages/{id}` | a version, behind the response cache |
-//! | `POST /write/{class}/{id}` | raises a version and invalidates; 202 while that is pending |
+//! | `POST /write/{class}/{id}` | raises a version and invalidates; 202 and why while that is pending |
 //! | `/api/…` | the reference API |
 //!
 //! It ends when its standard input does, so that it never outlives who started it.
@@ -147,19 +147,24 @@ impl Node {
         }
     }
 
-    async fn invalidate(&self, class: &str, name: &str) -> anyhow::Result<bool> {
+    /// `Some`: why it is pending.
+    async fn invalidate(&self, class: &str, name: &str) -> anyhow::Result<Option<String>> {
         let told = match &self.cached {
             Cached::By { caches, .. } if class == "keys" => caches[0].delete(name).await.map(drop),
             Cached::By { caches, .. } if class == "tags" => caches[0].invalidate_tag(name).await,
             Cached::By { pages, .. } => match pages.purge_tag(name).await {
                 Err(PurgeError::Store(error)) => Err(error),
-                other => return Ok(other.map(|()| true)?),
+                other => return Ok(other.map(|()| None)?),
             },
-            Cached::Naively(naive) => return Ok(naive.remove(name).await.is_ok()),
+            Cached::Naively(naive) => {
+                return Ok(naive.remove(name).await.err().map(|error| error.to_string()));
+            }
         };
         match told {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == ErrorKind::Pending => Ok(false),
+            Ok(()) => Ok(None),
+            Err(error) if error.kind() == ErrorKind::Pending => {
+                Ok(Some(format!("{:#}", anyhow::Error::from(error))))
+            }
             Err(error) => Err(error.into()),
         }
     }
@@ -171,9 +176,10 @@ async fn write(
 ) -> Result<Response, Failed> {
     let name = Arc::new(format!("{class}:{id}"));
     let version = node.source.raise(&name).await?;
-    let told = node.invalidate(&class, &name).await?;
-    let status = if told { StatusCode::OK } else { StatusCode::ACCEPTED };
-    Ok((status, format!("{version}\n")).into_response())
+    Ok(match node.invalidate(&class, &name).await? {
+        None => format!("{version}\n").into_response(),
+        Some(why) => (StatusCode::ACCEPTED, why).into_response(),
+    })
 }
 
 async fn page(State(node): State<Node>, Path(id): Path<String>) -> Result<Response, Failed> {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use anyhow::ensure;
 use clap::ValueEnum;
 use tachikoma_cache::store::redis::{RedisConfig, RedisStore};
 use tachikoma_cache::{Cache, SystemClock};
@@ -24,8 +25,24 @@ pub(crate) enum Strategy {
     LateCounter,
     /// The shipped cache, several handles of it on a store whose loads all have the same token.
     TokenPerProcess,
+    /// The shipped cache, built with a memory tier that keeps what it read whatever it heard
+    /// meanwhile (`--features __no_marker`).
+    NoMarker,
 }
 impl Strategy {
+    /// # Errors
+    ///
+    /// If this program was built for another strategy.
+    pub(crate) fn check_build(self) -> anyhow::Result<()> {
+        let (wants, has) = (self == Self::NoMarker, cfg!(feature = "__no_marker"));
+        ensure!(
+            wants == has,
+            "--strategy is {self}; `no-marker` needs a build with `--features __no_marker`, and \
+             every other strategy one without"
+        );
+        Ok(())
+    }
+
     /// Whether nothing stale may be shown.
     pub(crate) fn is_sound(self) -> bool {
         self == Self::Shipped
@@ -35,7 +52,7 @@ impl Strategy {
     pub(crate) async fn caches(self, url: &str, query: &str) -> anyhow::Result<Vec<Cache>> {
         let mutation = match self {
             Self::Naive => return Ok(Vec::new()),
-            Self::Shipped => {
+            Self::Shipped | Self::NoMarker => {
                 let url = format!("{url}?namespace=drill&lease={LEASE}&{query}");
                 return Ok(vec![Cache::connect(url.trim_end_matches('&')).await?]);
             }
@@ -60,6 +77,7 @@ impl fmt::Display for Strategy {
             Self::BlindFill => "blind-fill",
             Self::LateCounter => "late-counter",
             Self::TokenPerProcess => "token-per-process",
+            Self::NoMarker => "no-marker",
         })
     }
 }

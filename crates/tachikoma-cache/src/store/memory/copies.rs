@@ -4,6 +4,10 @@
 //! a change of the key ends it, and only with a good one the answer is kept. Marks and copies go in
 //! this order, so an answer either finds its mark ended or is removed after it was kept.
 
+#[cfg_attr(feature = "__no_marker", path = "copies/no_marker.rs")]
+#[cfg_attr(not(feature = "__no_marker"), path = "copies/marker.rs")]
+mod marker;
+
 use std::sync::Arc;
 
 use super::{MemoryConfig, MemoryStore, weight};
@@ -39,7 +43,7 @@ impl MemoryStore {
     pub(crate) fn keep_copy(&self, key: &Key<'_>, entry: Entry, mark: u128, now: Time) {
         let Ok(weight) = weight(&entry) else { return };
         let expiry = gone_at(entry.meta(), now);
-        let is_good = |_: Option<&Entry>| self.leases.lock(key).is_valid(key, mark);
+        let is_good = |_: Option<&Entry>| marker::keeps(self.leases.lock(key).is_valid(key, mark));
         // Refused or too large: it is read anew the next time.
         let _ = self.engine.insert(key, entry, weight, expiry, now, is_good);
     }
