@@ -1,10 +1,11 @@
-//! The memory tier in front of Redis: what a hit costs over one of a cache in memory only, what tags
-//! add to a hit of either, and how long after a deletion other nodes show it.
+//! The memory tier in front of Redis: what a hit costs over one of a cache in memory only, what
+//! tags add to a hit of either and to a read of Redis, and how long after a deletion other nodes
+//! show it.
 //!
 //! Hits: 10,000 keys, values of 1 KiB, one thread, no runtime around; rounds of the two that are
 //! compared take turns, so what else the machine does meets both. Tags: three on each entry, one of
-//! its own and two that many share. Deletions: each is timed from its answer on one
-//! node until two others, which had copies, have none; `TACHIKOMA_DELETIONS` says how many.
+//! its own and two that many share. Deletions: each is timed from its answer on one node until two
+//! others, which had copies, have none; `TACHIKOMA_DELETIONS` says how many.
 
 use std::error::Error;
 use std::hint::black_box;
@@ -14,6 +15,7 @@ use futures_util::FutureExt as _;
 use tachikoma_cache::Cache;
 use tachikoma_cache::stats::TierState;
 use tachikoma_testkit::{RedisServer, Stopwatch};
+use tokio::runtime::Runtime;
 
 const KEYS: usize = 10_000;
 const VALUE_BYTES: usize = 1024;
@@ -31,7 +33,7 @@ fn main() -> Outcome {
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let server = RedisServer::start();
     // Long, so that a machine that is busy with something else spoils no round.
-    let url = format!("{}&memory=on&freshness=60s&max_bytes=128MiB", server.url_with("hits"));
+    let url = format!("{}&freshness=60s&max_bytes=128MiB", server.url_with("hits"));
     let tiered = runtime.block_on(async { Cache::connect(&url).await })?;
     let memory = Cache::memory().max_bytes(128 << 20).build()?;
     let keys: Vec<String> = (0..KEYS).map(|number| format!("user:{number}")).collect();
@@ -46,6 +48,9 @@ fn main() -> Outcome {
     {
         tagged_hits(place, plain, tagged, &keys)?;
     }
+    let url = format!("{}&memory=off", server.url_with("hits"));
+    let alone = runtime.block_on(async { Cache::connect(&url).await })?;
+    reads(&runtime, &alone, &keys)?;
     runtime.block_on(deletions(&server))
 }
 
@@ -88,6 +93,24 @@ fn tagged_hits(place: &str, plain: &Cache, tagged: &Cache, keys: &[String]) -> O
         println!("median hit/{name}, {place}, with tags over without {:.3} times", tagged / plain);
     };
     compare("tagged", [plain, tagged], keys, of_both)
+}
+
+/// The same entries, each read from Redis.
+fn reads(runtime: &Runtime, plain: &Cache, keys: &[String]) -> Outcome {
+    let tagged = plain.namespace("tagged")?;
+    let keys = keys.get(..2 * usize::from(ROUND_KEYS)).unwrap_or(keys);
+    let misses = || plain.stats().misses + tagged.stats().misses;
+    let before = misses();
+    let [plain, tagged] = interleaved(keys, [plain, &tagged], |cache, key| {
+        let _ = black_box(runtime.block_on(cache.get::<String>(key)));
+    });
+    println!("median read/get, Redis alone, without tags {plain:.0} ns");
+    println!("median read/get, Redis alone, with tags {tagged:.0} ns");
+    println!("median read/get, Redis alone, with tags over without {:.3} times", tagged / plain);
+    if misses() != before {
+        return Err("reads: there were misses: this measured something else".into());
+    }
+    Ok(())
 }
 
 /// Compares each way to ask, and hands the medians of both to `tell`.
@@ -151,7 +174,7 @@ async fn deletions(server: &RedisServer) -> Outcome {
         Ok(text) => text.parse()?,
         Err(_) => DELETIONS,
     };
-    let url = format!("{}&memory=on", server.url_with("deletions"));
+    let url = server.url_with("deletions");
     let one = Cache::connect(&url).await?;
     let others = [Cache::connect(&url).await?, Cache::connect(&url).await?];
     let mut behind = Vec::with_capacity(count);

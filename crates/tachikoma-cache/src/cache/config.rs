@@ -27,7 +27,8 @@ pub struct CacheConfig {
     /// How long values live by default: `60s`, `5m`. Default: `5m`.
     pub default_ttl: Option<String>,
     /// For a Redis cache: `on` keeps copies of what is read in the memory of this process, in step
-    /// with the server, within `max_entries` and `max_bytes` ([`TieredStore`]). Default: `off`.
+    /// with the server, within `max_entries` and `max_bytes` ([`TieredStore`]); `off` asks the
+    /// server each time. Default: `on`; `off` in a build without the feature `memory`.
     ///
     /// [`TieredStore`]: crate::store::tiered::TieredStore
     pub memory: Option<String>,

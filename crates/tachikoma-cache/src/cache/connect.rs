@@ -12,7 +12,8 @@ use crate::error::{Error, ErrorKind};
 
 impl Cache {
     /// A cache by its URL: `memory:` or `redis://host:6379/0?namespace=shop`. Settings of
-    /// [`CacheConfig`] may stand in its query.
+    /// [`CacheConfig`] may stand in its query. One in Redis keeps copies of what it reads in the
+    /// memory of this process, which Redis keeps in step; `memory=off` keeps none.
     ///
     /// `.await` it, or say more before as with every [`CacheBuilder`]: a listener, a clock, options
     /// of loads, a codec. What stands in the URL goes before what is said there: the code has the
@@ -151,10 +152,11 @@ mod tests {
             ("memory://host", "between"),
             ("memory?namespace=a:b", "namespace"),
             ("redis://u:s3ntinel@127.0.0.1:1/0?colour=red", "colour"),
-            ("redis://u:s3ntinel@127.0.0.1:1/0?max_bytes=1MiB", "maxmemory"),
-            ("redis://u:s3ntinel@127.0.0.1:1/0?memory=off&freshness=1s", "memory=on"),
+            ("redis://u:s3ntinel@127.0.0.1:1/0?memory=off&max_bytes=1MiB", "maxmemory"),
+            ("redis://u:s3ntinel@127.0.0.1:1/0?memory=off&freshness=1s", "memory=off"),
             ("redis://u:s3ntinel@127.0.0.1:1/0?memory=yes", "on and off"),
-            ("redis://u:s3ntinel@127.0.0.1:1/0?memory=on&freshness=100ms", "200ms"),
+            ("redis://u:s3ntinel@127.0.0.1:1/0?freshness=100ms", "200ms"),
+            ("redis://u:s3ntinel@127.0.0.1:1/0?max_bytes=0B", "max_bytes is 0"),
             ("redis://u:s3ntinel@127.0.0.1:1/0?memory=on&max_entries=0", "max_entries is 0"),
             ("memory:?memory=on", "in Redis"),
         ] {

@@ -11,7 +11,8 @@ use crate::store::Store;
 use crate::store::redis::{RedisConfig, RedisStore};
 use crate::units::{parse_bytes, parse_duration};
 
-/// A cache in a Redis or Valkey server. It is a [`Cache`], and turns into one.
+/// A cache in a Redis or Valkey server, with copies in the memory of this process. It is a
+/// [`Cache`], and turns into one.
 #[derive(Debug, Clone)]
 pub struct RedisCache(Cache);
 
@@ -68,8 +69,8 @@ pub(super) async fn connect(
         return Err(Error::new(
             ErrorKind::Config,
             format!(
-                "{name}: it is about copies in memory, which memory=on makes; a Redis server has a \
-                 maxmemory"
+                "{name}: it is about copies in memory, and there are none: memory=off, or a build \
+                 without the feature `memory`; a Redis server has a maxmemory"
             ),
         ));
     }
@@ -97,7 +98,8 @@ pub(super) async fn connect(
 /// Whether copies are kept in memory, too.
 fn has_tier(config: &CacheConfig) -> Result<bool, Error> {
     match config.memory.as_deref() {
-        None | Some("off") => Ok(false),
+        None => Ok(tier::IS_DEFAULT),
+        Some("off") => Ok(false),
         Some("on") => Ok(true),
         Some(other) => {
             Err(Error::new(ErrorKind::Config, format!("memory: {other:?}; allowed are on and off")))

@@ -11,6 +11,9 @@ use crate::store::redis::RedisConfig;
 use crate::store::tiered::{TierConfig, TieredStore};
 use crate::units::{parse_bytes, parse_duration};
 
+/// Whether there are copies where nobody says otherwise.
+pub(super) const IS_DEFAULT: bool = true;
+
 /// The store of these settings.
 pub(super) async fn connect(
     config: &CacheConfig,

@@ -8,6 +8,9 @@ use crate::error::{Error, ErrorKind};
 use crate::store::Store;
 use crate::store::redis::RedisConfig;
 
+/// A build without memory keeps no copies.
+pub(super) const IS_DEFAULT: bool = false;
+
 /// Says which feature is off.
 #[allow(clippy::unused_async)] // As the function that it stands for.
 pub(super) async fn connect(

@@ -352,7 +352,7 @@ mod redis_alone {
     #[tokio::test]
     async fn a_value_above_the_limit_is_refused() {
         let server = RedisServer::start();
-        let url = format!("{}?max_value_bytes=1000B&store_timeout=10s", server.url());
+        let url = format!("{}?max_value_bytes=1000B&store_timeout=10s&memory=off", server.url());
         has_a_limit(&Cache::connect(&url).await.unwrap()).await;
     }
 }

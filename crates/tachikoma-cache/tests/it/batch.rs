@@ -14,7 +14,8 @@ fn names(count: usize) -> Vec<String> {
 async fn through(server: &RedisServer, timeout: &str) -> (FaultProxy, Cache) {
     let proxy = FaultProxy::to(server.port());
     let port = proxy.port();
-    let url = format!("redis://127.0.0.1:{port}/0?namespace=shop&store_timeout={timeout}");
+    let url =
+        format!("redis://127.0.0.1:{port}/0?namespace=shop&memory=off&store_timeout={timeout}");
     let cache = Cache::connect(&url).await.unwrap();
     (proxy, cache)
 }

@@ -11,7 +11,8 @@ use crate::laws::MINUTE;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 async fn connect(server: &RedisServer) -> Cache {
-    let url = format!("{}&store_timeout=10s", server.url_with("shop"));
+    // What another process changes is seen at once only where it is asked for each time.
+    let url = format!("{}&store_timeout=10s&memory=off", server.url_with("shop"));
     Cache::connect(&url).await.unwrap()
 }
 

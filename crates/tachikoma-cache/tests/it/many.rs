@@ -64,7 +64,7 @@ mod redis {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn the_first_page_comes_at_once() {
         let server = RedisServer::start();
-        let url = format!("{}&store_timeout=10s", server.url_with("shop"));
+        let url = format!("{}&store_timeout=10s&memory=off", server.url_with("shop"));
         let cache = Cache::connect(&url).await.unwrap();
         cache.set("user:0", "copied".to_owned(), Ttl::Never).await.unwrap();
         server.command(&["RENAME", "shop:{vuser:0}", "copied"]);
@@ -76,9 +76,8 @@ mod redis {
     async fn others_hardly_wait_while_a_pattern_is_deleted() {
         let keys = keys();
         let server = RedisServer::start();
-        let cache = Cache::connect(&format!("{}&store_timeout=10s", server.url_with("shop")))
-            .await
-            .unwrap();
+        let url = format!("{}&store_timeout=10s&memory=off", server.url_with("shop"));
+        let cache = Cache::connect(&url).await.unwrap();
         cache.set("user:0", "copied".to_owned(), Ttl::Never).await.unwrap();
         server.command(&["SET", "plain", "7"]);
         server.command(&["RENAME", "shop:{vuser:0}", "copied"]);

@@ -138,6 +138,13 @@ async fn unpolled_leader(cache: &Cache) {
 
 use std::future::IntoFuture as _;
 
+async fn on_redis(settings: &str, case: impl AsyncFnOnce(&Cache)) {
+    let server = tachikoma_testkit::RedisServer::start();
+    // Patient: what is tested is who loads, not how fast a busy machine answers.
+    let url = format!("{}?store_timeout=60s{settings}", server.url());
+    case(&Cache::connect(&url).await.unwrap()).await;
+}
+
 macro_rules! on_stores {
     ($($case:ident),* $(,)?) => {
         mod memory {
@@ -150,10 +157,14 @@ macro_rules! on_stores {
         mod redis {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $case() {
-                let server = tachikoma_testkit::RedisServer::start();
-                // Patient: what is tested is who loads, not how fast a busy machine answers.
-                let url = format!("{}?store_timeout=60s", server.url());
-                super::$case(&tachikoma_cache::Cache::connect(&url).await.unwrap()).await;
+                super::on_redis("&memory=off", async |cache| super::$case(cache).await).await;
+            })*
+        }
+
+        mod tiered {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                super::on_redis("", async |cache| super::$case(cache).await).await;
             })*
         }
     };

@@ -30,14 +30,19 @@ async fn pause(duration: Duration) {
 
 /// A node on this server, or on what stands before it.
 async fn node(port: u16) -> Cache {
-    let url = format!("redis://127.0.0.1:{port}/0?memory=on");
+    let url = format!("redis://127.0.0.1:{port}/0");
     Cache::connect(&url).await.unwrap()
 }
 
 /// The same on a server that is never away, with patience for a busy machine.
 async fn patient(port: u16) -> Cache {
-    let url = format!("redis://127.0.0.1:{port}/0?memory=on&store_timeout=10s");
+    let url = format!("redis://127.0.0.1:{port}/0?store_timeout=10s");
     Cache::connect(&url).await.unwrap()
+}
+
+/// One that asks Redis each time.
+async fn without_tier(server: &RedisServer) -> Cache {
+    Cache::connect(&format!("{}?memory=off", server.url())).await.unwrap()
 }
 
 /// Reads until the answer is as wanted; how long it took. Panics after 10 s.
@@ -119,7 +124,7 @@ async fn after_a_strict_invalidation_no_node_shows_the_old_value() {
     let mut server = RedisServer::start();
     let proxy = FaultProxy::to(server.port());
     let (writer, far) = (node(server.port()).await, node(proxy.port()).await);
-    let plain = Cache::connect(&server.url()).await.unwrap();
+    let plain = without_tier(&server).await;
     for (cache, by_tag) in [(&writer, false), (&plain, false), (&writer, true), (&plain, true)] {
         writer.set("k", 1_u64, MINUTE).tags(["t"]).await.unwrap();
         until_in_memory(&far, "k").await;
@@ -274,6 +279,6 @@ async fn it_says_whether_it_follows() {
     server.restart();
     is(TierState::Following).await;
     assert_eq!(tier(&cache), (TierState::Following, 0));
-    let plain = Cache::connect(&server.url()).await.unwrap();
+    let plain = without_tier(&server).await;
     assert_eq!(plain.stats().tier, None);
 }

@@ -30,9 +30,10 @@ async fn process(file: &File, redis: &RedisServer) -> Api {
     at(file, &redis.url_with("api")).await
 }
 
-/// A process that waits for Redis on a busy machine too: Redis never is away.
+/// A process that waits for Redis on a busy machine too: Redis never is away. Without copies in
+/// memory what another process changes is seen at once.
 async fn patient(file: &File, redis: &RedisServer) -> Api {
-    at(file, &format!("{}&store_timeout=10s", redis.url_with("api"))).await
+    at(file, &format!("{}&store_timeout=10s&memory=off", redis.url_with("api"))).await
 }
 
 async fn at(file: &File, url: &str) -> Api {
@@ -79,6 +80,28 @@ async fn what_one_process_writes_the_other_sees_at_once() {
     other.delete(&path).await.check(204);
     for read in [&path, &spec, &specs] {
         one.get(read).await.problem(404);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_one_process_writes_the_memory_of_the_other_follows_within_its_freshness() {
+    const FRESHNESS: Duration = Duration::from_secs(1);
+    let (file, redis) = (File::new(), RedisServer::start());
+    let (one, other) = (process(&file, &redis).await, process(&file, &redis).await);
+    let path = one.mission("shared").await;
+    for version in 1..=10 {
+        hit(&other, &path).await;
+        one.put(&path, json!({ "title": format!("v{version}"), "version": version }))
+            .await
+            .check(200);
+        let watch = Stopwatch::start();
+        let is_new = |reply: &Reply| reply.json()["version"] == version + 1;
+        assert!(is_new(&one.get(&path).await), "its own change it sees at once");
+        while !is_new(&other.get(&path).await) {
+            assert!(watch.elapsed() < PATIENCE, "the other process never heard of the write");
+            tokio::task::yield_now().await;
+        }
+        watch.within(FRESHNESS);
     }
 }
 

@@ -195,7 +195,8 @@ fn a_cache_whose_own_settings_are_wrong() {
         ("memory:?default_ttl=5", "default_ttl"),
         ("memory:?snapshot=/nowhere/s&jitter=2", "jitter is 2.0; allowed is 0 to 1"),
         ("redis://127.0.0.1:1/0?colour=red", "\"colour\" is not known"),
-        ("redis://127.0.0.1:1/0?max_bytes=1MiB", "maxmemory"),
+        ("redis://127.0.0.1:1/0?memory=off&max_bytes=1MiB", "maxmemory"),
+        ("redis://127.0.0.1:1/0?memory=some", "memory: \"some\"; allowed are on and off"),
         ("redis://127.0.0.1:1/zero", "the database; allowed is a number from 0"),
     ] {
         check(&[(&api(cache), &["cache: ", said])]);

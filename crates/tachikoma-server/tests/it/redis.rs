@@ -230,7 +230,7 @@ fn a_server_starts_while_redis_is_away_and_uses_it_once_it_is_there() {
 fn the_admin_says_what_the_memory_tier_does() {
     let mut redis = RedisServer::start();
     let origin = Origin::saying("a page");
-    let url = format!("{}&memory=on", redis.url_with("tier"));
+    let url = redis.url_with("tier");
     let server = Tachikoma::serve(&["--upstream", &origin.url(), "--cache", &url]);
     let ask = |path: &str| {
         let head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");

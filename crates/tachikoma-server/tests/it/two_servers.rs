@@ -14,7 +14,7 @@ use crate::support::{Answer, Origin, Tachikoma, get, send};
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// With and without copies in the memory of each server.
-const SETTINGS: [&str; 2] = ["", "&memory=on"];
+const SETTINGS: [&str; 2] = ["&memory=off", ""];
 
 /// An origin whose page has a version, and that can be made to wait with it.
 struct Page {

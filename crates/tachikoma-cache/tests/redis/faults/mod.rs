@@ -45,7 +45,7 @@ impl Rig {
 }
 
 async fn connect(port: u16) -> Cache {
-    Cache::connect(&format!("redis://127.0.0.1:{port}/0?namespace=test")).await.unwrap()
+    Cache::connect(&format!("redis://127.0.0.1:{port}/0?namespace=test&memory=off")).await.unwrap()
 }
 
 /// The same, connected also on a machine that is busy.

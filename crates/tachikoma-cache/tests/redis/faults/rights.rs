@@ -131,7 +131,7 @@ async fn ds_34_a_login_that_is_refused_and_changed() {
         let file = folder.path().join("password");
         let mut row = FaultRow::new("DS-34", "a wrong password, and one that is changed");
         let url = format!(
-            "redis://127.0.0.1:{}/0?namespace=test&password_file={}",
+            "redis://127.0.0.1:{}/0?namespace=test&memory=off&password_file={}",
             server.port(),
             file.display()
         );

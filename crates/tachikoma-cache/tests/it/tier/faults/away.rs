@@ -154,7 +154,7 @@ async fn fm_02_who_does_not_want_to_wait_gets_a_stale_value() {
     measured(async || {
         let rig = Rig::start().await;
         // Short, so that nobody has noticed yet that nothing is answered.
-        let url = format!("redis://127.0.0.1:{}/0?memory=on&freshness=200ms", rig.proxy.port());
+        let url = format!("redis://127.0.0.1:{}/0?freshness=200ms", rig.proxy.port());
         let far = Cache::connect(&url).await.unwrap();
         rig.writer.set("k", 1_u64, MINUTE).await.unwrap();
         soon("in memory", async || {
