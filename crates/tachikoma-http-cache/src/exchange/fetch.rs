@@ -36,7 +36,7 @@ use crate::{
         response::ResponseFacts,
         reuse::{Failed, stale_if_error},
         targeted::governing,
-        validation::{self, Validators},
+        validation::{self, ETag, Validators},
     },
     storage::{FillLease, Place, Right, Stored, StoredResponse},
 };
@@ -220,7 +220,9 @@ impl Sent {
                 self.fill(parts, body, judged, room, lease, &decision)
             }
             Err(refusal) => {
-                self.refused(&refusal, status).await;
+                let outdates = replaces(status)
+                    && !(refusal == Refusal::TooLarge && self.is_same_version(&parts.headers));
+                self.refused(&refusal, outdates).await;
                 let decision = decision(Err(refusal));
                 passed(&self.shared, parts, body, &decision)
             }
@@ -242,6 +244,7 @@ impl Sent {
         R::Error: Into<BoxError>,
     {
         let (status, Judged { storable, tags }) = (parts.status, judged);
+        let outdates = replaces(status) && !self.is_same_version(&parts.headers);
         let promised = head::content_length(&parts.headers).or_else(|| body.size_hint().exact());
         let shared = self.shared;
         let now = shared.now();
@@ -265,7 +268,7 @@ impl Sent {
             headers: parts.headers.clone(),
             storable,
             tags,
-            replaces: self.stored.is_some() && replaces(status),
+            replaces: self.stored.is_some() && outdates,
             body: Arriving::of(status, self.stored),
             options: Arc::clone(&options),
         };
@@ -329,8 +332,16 @@ impl Sent {
         if room.reach(least) { Ok(room) } else { Err(Refusal::NoRoom) }
     }
 
-    /// Tells who waits that there is nothing to wait for, and forgets what this answer replaces.
-    async fn refused(&mut self, refusal: &Refusal, status: StatusCode) {
+    /// Whether what is stored is of the same version as this answer: one that is only too large,
+    /// as most of a video is, takes away nothing that is stored of it.
+    fn is_same_version(&self, answer: &HeaderMap) -> bool {
+        let stored = self.stored.as_deref().and_then(Stored::response);
+        let stored = stored.and_then(|stored| ETag::read(&stored.headers));
+        stored.zip(ETag::read(answer)).is_some_and(|(stored, new)| stored.strongly_equals(&new))
+    }
+
+    /// Tells who waits that there is nothing to wait for, and forgets what this answer outdates.
+    async fn refused(&mut self, refusal: &Refusal, outdates: bool) {
         match self.lead.take() {
             // Whoever waits looks again: it may be stored by then.
             Some(lead) if *refusal == Refusal::Store => drop(lead),
@@ -353,7 +364,7 @@ impl Sent {
                 | Refusal::TooLarge
         );
         // A newer answer that may not be stored still says that the older one is no longer it.
-        if self.stored.is_some() && is_about_the_resource && replaces(status) {
+        if self.stored.is_some() && is_about_the_resource && outdates {
             self.shared.invalidate(std::slice::from_ref(&self.asked.key)).await;
         }
     }
@@ -393,7 +404,7 @@ impl Sent {
             }
             Err(refusal) => {
                 self.stored = Some(Arc::clone(stored));
-                self.refused(&refusal, StatusCode::NOT_MODIFIED).await;
+                self.refused(&refusal, true).await;
                 if validation::contradicts(&validators.0, &validators.1) {
                     // The old body is no answer. The next request brings the new one.
                     answer::bad_gateway(&decision)

@@ -1,6 +1,7 @@
 //! Ranges of bytes: from what is stored whole, from stored parts, and of several at once.
 
 use http::StatusCode;
+use tachikoma_http_cache::HttpCacheLayer;
 
 use crate::site::{Answer, MODES, Mode, Seen, Site, request, response};
 use axum::body::Body;
@@ -12,9 +13,17 @@ async fn divisible(
     mode: Mode,
     etag: impl Fn(&Seen) -> &'static str + Send + Sync + 'static,
 ) -> Site {
+    divisible_with(mode, |layer| layer, etag).await
+}
+
+async fn divisible_with(
+    mode: Mode,
+    options: impl FnOnce(HttpCacheLayer) -> HttpCacheLayer,
+    etag: impl Fn(&Seen) -> &'static str + Send + Sync + 'static,
+) -> Site {
     Site::with(
         mode,
-        |layer| layer.empty_body(Body::empty),
+        |layer| options(layer).empty_body(Body::empty),
         move |seen| {
             let etag = etag(seen);
             let fields = [("cache-control", "max-age=60"), ("etag", etag), ("content-type", "a/b")];
@@ -39,6 +48,27 @@ async fn divisible(
         },
     )
     .await
+}
+
+/// Most of a video is too large to be stored; a player asks for its end first.
+#[tokio::test]
+async fn more_of_the_same_version_that_is_too_large_takes_away_nothing() {
+    for mode in MODES {
+        let large = |layer: HttpCacheLayer| layer.max_body_size(8);
+        let site = divisible_with(mode, large, |seen| {
+            if seen.uri.path() == "/new" && seen.before > 2 { "\"b\"" } else { "\"a\"" }
+        })
+        .await;
+        for (path, is_kept) in [("/same", true), ("/new", false)] {
+            let ask = async |range: &str| site.get(path, &[("range", range)]).await;
+            assert!(!ask("bytes=16-").await.is_hit());
+            assert!(ask("bytes=16-").await.is_hit());
+            let large = ask("bytes=2-").await;
+            assert_eq!((large.text().as_str(), large.is_hit()), (&CONTENT[2..], false));
+            assert!(large.said().contains("too-large"), "{}", large.said());
+            assert_eq!(ask("bytes=16-").await.is_hit(), is_kept, "{mode:?} {path}");
+        }
+    }
 }
 
 async fn range(site: &Site, range: &str) -> Answer {
