@@ -314,3 +314,6 @@ fn promise_name(promise: Promise) -> &'static str {
 fn seconds(micros: u64) -> f64 {
     micros as f64 / 1e6
 }
+
+#[cfg(test)]
+mod tests;
