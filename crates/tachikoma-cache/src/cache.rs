@@ -28,6 +28,7 @@ mod redis;
 #[path = "cache/redis_off.rs"]
 mod redis;
 mod set;
+mod ticket;
 #[cfg(all(feature = "memory", feature = "redis"))]
 mod tier;
 #[cfg(all(not(feature = "memory"), feature = "redis"))]

@@ -57,6 +57,7 @@ mod signature;
 mod signature;
 pub mod stats;
 pub mod store;
+mod ticket;
 pub mod top;
 #[doc(hidden)]
 pub mod units;
@@ -95,5 +96,6 @@ pub use stats::CacheStats;
 pub use store::{Guarantee, Health, Removed, StaleReason};
 #[cfg(feature = "macros")]
 pub use tachikoma_cache_macros::cached;
+pub use ticket::{ParseTicketError, Ticket};
 pub use top::TopKeys;
 pub use units::{parse_bytes, parse_duration};

@@ -22,9 +22,11 @@ use crate::load::lookups::Lookups;
 use crate::load::options::LoadOptions;
 use crate::load::outcome::Held;
 use crate::load::throttle::Throttle;
+use crate::runtime::Mutex;
 use crate::stats::Counters;
 use crate::store::observed::Observed;
 use crate::store::{Cx, Guarantee, Peek, StaleReason, Store};
+use crate::ticket::Tickets;
 
 /// What all namespaces of one cache have in common. Not generic.
 pub(crate) struct Shared {
@@ -40,6 +42,7 @@ pub(crate) struct Shared {
     pub(crate) flights: Flights,
     pub(crate) lookups: Lookups,
     pub(crate) throttle: Throttle,
+    pub(crate) tickets: Mutex<Tickets>,
     /// What loads do that do not say otherwise. Its TTL is one.
     pub(crate) options: LoadOptions,
     pub(crate) store_timeout: Duration,

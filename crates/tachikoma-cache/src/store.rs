@@ -299,6 +299,13 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         Duration::ZERO
     }
 
+    /// Ends when what any process had changed before the call is known here, so that nothing older
+    /// is shown as fresh from then on; bounded by [`lag`](Self::lag), after which that is so by
+    /// itself. Default: at once, nothing is shown that is not asked for.
+    fn catch_up(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
     /// Remembers to remove the keys that match, because a [`scan`](Self::scan) for them could not
     /// reach the store: from now on they are shown as absent, and they are removed when it is back.
     ///

@@ -19,6 +19,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Method, Request, Response, Uri};
 use http_body::Body;
+use tachikoma_cache::Time;
 use tokio::sync::watch;
 use tower_service::Service;
 
@@ -63,6 +64,8 @@ pub(crate) struct Asked {
     pub(crate) facts: RequestFacts,
     /// What holds for it.
     pub(crate) options: Arc<Options>,
+    /// It is not answered by a fetch that did not begin later.
+    pub(crate) since: Option<Time>,
 }
 
 /// What follows from what is stored.
@@ -240,8 +243,10 @@ where
         let role = if may_join { role(facts, why, stored.as_deref()) } else { Role::Alone };
         if role != Role::Alone {
             let joined = match role {
-                Role::Leads => shared.flights.join(&name, shared.entries().clock().now()),
-                _ => shared.flights.follow(&name),
+                Role::Leads => {
+                    shared.flights.join(&name, shared.entries().clock().now(), asked.since)
+                }
+                _ => shared.flights.follow(&name, asked.since),
             };
             match joined {
                 Join::Lead(leading) => {
@@ -463,7 +468,7 @@ fn refresh<S, B, R>(
     if asked.facts.head {
         return;
     }
-    let Join::Lead(lead) = shared.flights.join(&name, shared.entries().clock().now()) else {
+    let Join::Lead(lead) = shared.flights.join(&name, shared.entries().clock().now(), None) else {
         return;
     };
     let Ok(runtime) = tokio::runtime::Handle::try_current() else {

@@ -191,7 +191,7 @@ fn asked<B>(shared: &Shared, request: &Request<B>) -> Result<(Request<()>, Asked
     let (target, options) = shared.target(&mut asked);
     let facts = admit(asked.method(), asked.headers(), false, &options)?;
     let key = target.ok_or(Bypass::Target)?.key();
-    Ok((asked, Asked { key, facts, options }))
+    Ok((asked, Asked { key, facts, options, since: None }))
 }
 
 fn bypassed(bypass: Bypass) -> Explanation {

@@ -63,9 +63,26 @@ pub(crate) struct Flights {
 struct Table {
     /// How often each of these keys was detached since somebody watches it.
     watched: HashMap<String, Arc<AtomicU64>>,
-    leads: HashMap<String, Arc<watch::Sender<Progress>>>,
+    leads: HashMap<String, Leading>,
     /// By a hash of the name: that of two is one only costs a fetch.
     marks: HashMap<u128, Time>,
+}
+
+/// A fetch under way.
+#[derive(Debug)]
+struct Leading {
+    begun: Time,
+    progress: Arc<watch::Sender<Progress>>,
+}
+
+impl Leading {
+    /// To wait for it, if it began after this time.
+    fn join(&self, since: Option<Time>) -> Join {
+        match since {
+            Some(since) if self.begun <= since => Join::Alone,
+            _ => Join::Wait(self.progress.subscribe()),
+        }
+    }
 }
 
 /// What one who wants to fetch should do.
@@ -80,11 +97,11 @@ pub(crate) enum Join {
 }
 
 impl Flights {
-    /// Joins the fetch of `name`, or leads it.
-    pub(crate) fn join(self: &Arc<Self>, name: &str, now: Time) -> Join {
+    /// Joins the fetch of `name` if it began after `since`, or leads it.
+    pub(crate) fn join(self: &Arc<Self>, name: &str, now: Time, since: Option<Time>) -> Join {
         let mut table = self.lock();
-        if let Some(progress) = table.leads.get(name) {
-            return Join::Wait(progress.subscribe());
+        if let Some(leading) = table.leads.get(name) {
+            return leading.join(since);
         }
         let mark = xxh3_128(name.as_bytes());
         if let Some(until) = table.marks.get(&mark) {
@@ -94,16 +111,14 @@ impl Flights {
             table.marks.remove(&mark);
         }
         let progress = Arc::new(watch::Sender::new(Progress::Fetching));
-        table.leads.insert(name.to_owned(), Arc::clone(&progress));
+        let leading = Leading { begun: now, progress: Arc::clone(&progress) };
+        table.leads.insert(name.to_owned(), leading);
         Join::Lead(Lead { flights: Arc::clone(self), name: name.to_owned(), progress })
     }
 
-    /// Joins the fetch of `name` if there is one, and never leads it.
-    pub(crate) fn follow(&self, name: &str) -> Join {
-        match self.lock().leads.get(name) {
-            Some(progress) => Join::Wait(progress.subscribe()),
-            None => Join::Alone,
-        }
+    /// Joins the fetch of `name` if there is one that began after `since`, and never leads it.
+    pub(crate) fn follow(&self, name: &str, since: Option<Time>) -> Join {
+        self.lock().leads.get(name).map_or(Join::Alone, |leading| leading.join(since))
     }
 
     /// What is being fetched of `key` was asked for before an invalidation: whoever comes from now
@@ -236,7 +251,11 @@ impl Drop for Lead {
     fn drop(&mut self) {
         let mut table = self.flights.lock();
         // Detached, its place may be another one's by now.
-        if table.leads.get(&self.name).is_some_and(|held| Arc::ptr_eq(held, &self.progress)) {
+        if table
+            .leads
+            .get(&self.name)
+            .is_some_and(|held| Arc::ptr_eq(&held.progress, &self.progress))
+        {
             table.leads.remove(&self.name);
         }
         drop(table);
@@ -273,14 +292,14 @@ mod tests {
     const LONG: Duration = Duration::from_secs(60);
 
     fn lead(flights: &Arc<Flights>) -> Lead {
-        match flights.join("a", NOW) {
+        match flights.join("a", NOW, None) {
             Join::Lead(lead) => lead,
             other => panic!("{other:?}"),
         }
     }
 
     fn waiter(flights: &Arc<Flights>) -> watch::Receiver<Progress> {
-        match flights.join("a", NOW) {
+        match flights.join("a", NOW, None) {
             Join::Wait(progress) => progress,
             other => panic!("{other:?}"),
         }
@@ -291,7 +310,7 @@ mod tests {
         let flights = Arc::new(Flights::default());
         let first = lead(&flights);
         let second = waiter(&flights);
-        assert!(matches!(flights.join("b", NOW), Join::Lead(_)));
+        assert!(matches!(flights.join("b", NOW, None), Join::Lead(_)));
         drop(first);
         assert!(matches!(wait(second, LONG).await, Some(Progress::Over(None))));
         assert!(flights.is_empty());
@@ -301,13 +320,28 @@ mod tests {
     #[test]
     fn who_only_follows_leads_nobody() {
         let flights = Arc::new(Flights::default());
-        assert!(matches!(flights.follow("a"), Join::Alone));
+        assert!(matches!(flights.follow("a", None), Join::Alone));
         let first = lead(&flights);
-        assert!(matches!(flights.follow("a"), Join::Wait(_)));
-        assert!(matches!(flights.follow("b"), Join::Alone));
+        assert!(matches!(flights.follow("a", None), Join::Wait(_)));
+        assert!(matches!(flights.follow("b", None), Join::Alone));
         drop(first);
-        assert!(matches!(flights.follow("a"), Join::Alone));
+        assert!(matches!(flights.follow("a", None), Join::Alone));
         assert!(flights.is_empty());
+    }
+
+    #[test]
+    fn who_wants_nothing_older_joins_only_what_began_later() {
+        let flights = Arc::new(Flights::default());
+        let first = lead(&flights);
+        let before = Some(Time::from_millis(999));
+        for joined in [flights.join("a", NOW, before), flights.follow("a", before)] {
+            assert!(matches!(joined, Join::Wait(_)));
+        }
+        for joined in [flights.join("a", NOW, Some(NOW)), flights.follow("a", Some(NOW))] {
+            assert!(matches!(joined, Join::Alone));
+        }
+        drop(first);
+        assert!(matches!(flights.join("a", NOW, Some(NOW)), Join::Lead(_)));
     }
 
     #[tokio::test]
@@ -317,9 +351,9 @@ mod tests {
         let second = waiter(&flights);
         first.decline(NOW);
         assert!(matches!(wait(second, LONG).await, Some(Progress::Declined)));
-        assert!(matches!(flights.join("a", NOW), Join::Alone));
+        assert!(matches!(flights.join("a", NOW, None), Join::Alone));
         let later = NOW.saturating_add(HIT_FOR_MISS);
-        assert!(matches!(flights.join("a", later), Join::Lead(_)));
+        assert!(matches!(flights.join("a", later, None), Join::Lead(_)));
     }
 
     #[tokio::test(start_paused = true)]
@@ -377,7 +411,7 @@ mod tests {
     fn marks_are_bounded() {
         let flights = Arc::new(Flights::default());
         for i in 0..MAX_MARKS + 10 {
-            if let Join::Lead(lead) = flights.join(&format!("{i}"), NOW) {
+            if let Join::Lead(lead) = flights.join(&format!("{i}"), NOW, None) {
                 lead.decline(NOW);
             }
         }

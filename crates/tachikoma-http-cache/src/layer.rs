@@ -25,6 +25,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct HttpCacheLayer {
     shared: Arc<Shared>,
+    tickets: bool,
 }
 
 impl HttpCacheLayer {
@@ -50,11 +51,12 @@ impl HttpCacheLayer {
     }
 
     fn with(shared: Shared) -> Self {
-        Self { shared: Arc::new(shared) }
+        Self { shared: Arc::new(shared), tickets: false }
     }
 
     /// An option is set before the layer is shared; else it begins anew, with the same store.
     fn set(self, change: impl FnOnce(&mut Shared)) -> Self {
+        let tickets = self.tickets;
         let mut shared = Arc::try_unwrap(self.shared).unwrap_or_else(|shared| Shared {
             storage: Storage::new(
                 shared.storage.entries().clone(),
@@ -73,7 +75,7 @@ impl HttpCacheLayer {
         change(&mut shared);
         // What rules make of the options is known anew.
         shared.rules = shared.rules.anew();
-        Self::with(shared)
+        Self { tickets, ..Self::with(shared) }
     }
 
     /// The largest body that is stored, in bytes; larger ones stream through.
@@ -272,6 +274,23 @@ impl HttpCacheLayer {
         self.set(|shared| shared.empty_body = Some(EmptyBody::new(make)))
     }
 
+    /// Heeds [`Cache-Ticket`](crate::CACHE_TICKET) of requests: whoever brings a ticket
+    /// ([`Cache::ticket`]) is answered with nothing that was invalidated before it was given, by
+    /// whichever process, and its handler reads nothing older through the same cache. It is an
+    /// option of this layer and not of its clones: switch it on where the service behind it gives
+    /// tickets, and not for a proxy, whose origin's tickets mean nothing here.
+    ///
+    /// A ticket that this process meets for the first time costs one round trip to Redis, shared by
+    /// all who come at the same time, so a forged one costs no more. What is no ticket counts as a
+    /// new one.
+    ///
+    /// Default: off.
+    #[must_use]
+    pub fn tickets(mut self, on: bool) -> Self {
+        self.tickets = on;
+        self
+    }
+
     /// The handle of this cache, to purge it and to read its statistics. Set the options first.
     pub fn handle(&self) -> HttpCache {
         HttpCache::new(Arc::clone(&self.shared))
@@ -282,6 +301,6 @@ impl<S> Layer<S> for HttpCacheLayer {
     type Service = HttpCacheService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        HttpCacheService::new(inner, Arc::clone(&self.shared))
+        HttpCacheService::new(inner, Arc::clone(&self.shared), self.tickets)
     }
 }

@@ -52,6 +52,7 @@ mod service;
 mod stats;
 mod storage;
 mod tags;
+mod tickets;
 
 pub use body::{CacheBody, Disconnected, EndUnproved};
 pub use explain::{Explanation, Step};
@@ -64,3 +65,4 @@ pub use purge::{Purge, PurgeError};
 pub use rules::{Rule, RuleError};
 pub use service::HttpCacheService;
 pub use stats::HttpCacheStats;
+pub use tickets::CACHE_TICKET;

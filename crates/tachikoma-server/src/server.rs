@@ -89,7 +89,9 @@ impl Server {
         // Its keys are apart from those of the data.
         let layer = config.response_cache(cache.namespace("http")?)?;
         let responses = layer.handle();
-        let api_route = api.clone().map(|state| behind(&layer, api::router(state)));
+        // Tickets are the API's own; an upstream has its own or none.
+        let of_api = layer.clone().tickets(true);
+        let api_route = api.clone().map(|state| behind(&of_api, api::router(state)));
         let trust = origins.iter().any(|origin| origin.url.is_secure());
         let trust = trust.then(|| Trust::load(config.tls.upstream_ca.as_deref())).transpose()?;
         let upstreams = if origins.is_empty() {

@@ -17,10 +17,12 @@ use crate::load::flights::Flights;
 use crate::load::lookups::Lookups;
 use crate::load::options::{LoadOptions, option_methods};
 use crate::load::throttle::Throttle;
+use crate::runtime::Mutex;
 use crate::shared::Shared;
 use crate::stats::Counters;
 use crate::store::Store;
 use crate::store::observed::Observed;
+use crate::ticket::Tickets;
 use crate::top::Top;
 
 /// The default of [`CacheBuilder::default_ttl`].
@@ -231,6 +233,7 @@ impl<S> CacheBuilder<S> {
             flights: Flights::new(),
             lookups: Lookups::new(),
             throttle: Throttle::new(),
+            tickets: Mutex::new(Tickets::default()),
             options,
             store_timeout: self.store_timeout,
         });

@@ -232,6 +232,10 @@ impl Store for Observed {
         self.inner.lag()
     }
 
+    fn catch_up(&self) -> BoxFuture<'_, ()> {
+        self.inner.catch_up()
+    }
+
     fn defer_pattern(&self, namespace: &Namespace, glob: &Glob) -> Result<(), Error> {
         self.inner.defer_pattern(namespace, glob)
     }

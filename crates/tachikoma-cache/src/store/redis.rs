@@ -48,6 +48,8 @@ use tokio::task::AbortHandle;
 pub use config::RedisConfig;
 pub use credentials::Credentials;
 
+#[cfg(feature = "memory")]
+use crate::clock::Deadline;
 use crate::clock::{Clock, Time, has_timers};
 use crate::entry::Entry;
 use crate::error::{Error, ErrorKind};
@@ -159,6 +161,16 @@ impl RedisStore {
     /// Whether the server tells of changes; `None`: there is no connection.
     pub(crate) fn tells(&self) -> Option<bool> {
         self.shared.link.tells()
+    }
+
+    /// Ends when the server has told of everything that had changed before this call: it pushes
+    /// before it answers.
+    pub(crate) async fn hear_all(&self) -> Result<(), Error> {
+        let link = &self.shared.link;
+        let connection = link.connection()?;
+        let deadline = link.deadline(Deadline::after(link.config.get_timeout()));
+        let answer = link.call(&connection, &tracking::watch(), deadline).await?;
+        if tracking::is_on(answer) { Ok(()) } else { Err(ErrorKind::Unavailable.into()) }
     }
 
     /// Whether whatever is asked now fails at once.

@@ -2,32 +2,36 @@
 //!
 //! [`TieredStore`] puts [`RedisStore`] and a memory together: [`near`] keeps copies of what was
 //! read and drops them when the server tells of a change, [`floor`] says whether they may be shown,
-//! and [`waiters`] wakes who waits for a change.
+//! [`barrier`] shares the question whether all was told, and [`waiters`] wakes who waits for a
+//! change.
 //! The protocol is that of `docs/src/consistency.md`. Every change goes to Redis; a copy is only
 //! ever made of what Redis answered.
 
+mod barrier;
 mod floor;
 mod near;
 mod waiters;
 
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::{BoxFuture, FutureExt as _};
+use futures_util::future::{BoxFuture, FutureExt as _, select};
 
+use self::barrier::Barrier;
 use self::floor::Floor;
 use self::near::Near;
 use self::waiters::Waiters;
 use super::memory::{MemoryConfig, MemoryStore};
 use super::redis::groups::Tables;
-use super::redis::tracking::{self, Tracking};
+use super::redis::tracking::{self, Follower as _, Tracking};
 use super::redis::{RedisConfig, RedisStore};
 use super::{
     Begun, Cursor, Cx, Groups, Guarantee, Guard, Health, Lease, Op, Page, Peek, Removed, Store,
     Want, When, Write, Written,
 };
-use crate::clock::{Clock, Time};
+use crate::clock::{Clock, Time, has_timers, real_sleep};
 use crate::entry::Entry;
 use crate::error::{Error, ErrorKind};
 use crate::glob::Glob;
@@ -40,6 +44,9 @@ pub const DEFAULT_FRESHNESS: Duration = tracking::DEFAULT_FRESHNESS;
 /// What [`TierConfig::freshness`] may be: there is a heartbeat in every quarter of it.
 const FRESHNESS: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(200)..=Duration::from_secs(60);
+
+/// How long to wait before the server is asked again whether it has told everything.
+const ASK_AGAIN: Duration = Duration::from_millis(20);
 
 /// The settings of a memory tier.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,6 +84,7 @@ impl Default for TierConfig {
 pub struct TieredStore {
     redis: RedisStore,
     near: Arc<Near>,
+    barrier: Barrier,
     clock: Arc<dyn Clock>,
 }
 
@@ -106,7 +114,19 @@ impl TieredStore {
         let near = Arc::new(Near { memory, floor, groups: Arc::clone(&groups), waiters });
         let tracking = Tracking::of(Arc::clone(&near) as _, freshness / 4);
         let redis = RedisStore::tracked(config, Arc::clone(&clock), tracking, groups).await?;
-        Ok(Self { redis, near, clock })
+        Ok(Self { redis, near, barrier: Barrier::default(), clock })
+    }
+
+    /// Ends when the server has told of everything that had changed before this call.
+    async fn hear_all(&self) {
+        // Without a connection that tells, nothing is shown as fresh; before another one is used,
+        // all copies go.
+        while self.redis.tells() == Some(true) {
+            if self.barrier.pass(async || self.redis.hear_all().await).await.is_ok() {
+                return;
+            }
+            real_sleep(ASK_AGAIN).await;
+        }
     }
 
     fn tier(&self) -> TierStats {
@@ -271,6 +291,18 @@ impl Store for TieredStore {
 
     fn lag(&self) -> Duration {
         self.near.floor.freshness()
+    }
+
+    fn catch_up(&self) -> BoxFuture<'_, ()> {
+        async move {
+            if !has_timers() {
+                // Neither the server can be asked here nor time be waited for.
+                return self.near.forget();
+            }
+            let bound = self.clock.sleep(self.lag());
+            select(pin!(self.hear_all()), bound).await;
+        }
+        .boxed()
     }
 
     fn defer_pattern(&self, namespace: &Namespace, glob: &Glob) -> Result<(), Error> {

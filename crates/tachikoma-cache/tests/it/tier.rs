@@ -6,6 +6,7 @@
 mod faults;
 mod history;
 mod tags;
+mod tickets;
 
 use std::time::Duration;
 

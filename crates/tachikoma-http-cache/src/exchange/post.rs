@@ -92,7 +92,7 @@ where
     let right = shared.storage.begin(&key, Place::default(), key.url()).await;
     let is_alone = is_newest && watch.detached() == own;
     let right = if is_own && is_alone { right } else { Right::Held };
-    let asked = Asked { key, facts, options };
+    let asked = Asked { key, facts, options, since: None };
     let why = Forward::Bypass(Bypass::Method);
     let sent = Sent { shared, asked, why, stored: None, lead: None, right, headers, asked_at };
     Ok(sent.answered(response.map(CacheBody::passed), None).await)

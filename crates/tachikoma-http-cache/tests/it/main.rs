@@ -23,3 +23,4 @@ mod security;
 mod site;
 mod sizes;
 mod stale;
+mod tickets;

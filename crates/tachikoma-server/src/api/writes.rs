@@ -1,7 +1,8 @@
 //! Decides how a write is answered: the row is committed, then the cache is told, then the client.
 //!
 //! 200, 201 and 204 mean that the invalidation is in: no read that begins afterwards sees the old
-//! row, in this process or in another one on the same Redis.
+//! row in this process; in another one on the same Redis, no read that brings the `Cache-Ticket` of
+//! the answer along, and any other once the memory tier's `freshness` has passed.
 //!
 //! If the cache cannot be told within 500 ms the answer is 202 with
 //! `Cache-Invalidation: pending` and the same body: the row is written, the cache keeps trying,
@@ -14,7 +15,8 @@ use std::future::Future;
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderName, HeaderValue, StatusCode};
-use tachikoma_cache::Error;
+use tachikoma_cache::{Error, Ticket};
+use tachikoma_http_cache::CACHE_TICKET;
 
 use super::{database::WriteError, limits, problem::Problem, state::ApiState};
 
@@ -23,8 +25,8 @@ const CACHE_INVALIDATION: HeaderName = HeaderName::from_static("cache-invalidati
 /// Whether the cache has been told of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Told {
-    /// It has.
-    Yes,
+    /// It has: for reads that must not be behind.
+    Yes(Ticket),
     /// Not yet.
     Pending,
 }
@@ -54,13 +56,15 @@ impl ApiState {
         C: Future<Output = Result<T, WriteError>> + Send + 'static,
         I: Future<Output = Result<(), Error>> + Send + 'static,
     {
+        let cache = self.cache().clone();
         let task = tokio::spawn(async move {
-            let committed = commit.await;
-            if committed.as_ref().is_err_and(WriteError::wrote_nothing) {
-                return committed.map(|row| (row, Told::Yes));
-            }
+            let committed = match commit.await {
+                Err(error) if error.wrote_nothing() => return Err(error),
+                committed => committed,
+            };
             // A commit that failed may be in the file all the same: the cache is told of it too.
-            let told = tell(invalidate).await;
+            let is_told = tell(invalidate).await;
+            let told = if is_told { Told::Yes(cache.ticket()) } else { Told::Pending };
             committed.map(|row| (row, told))
         });
         match task.await {
@@ -74,8 +78,8 @@ impl ApiState {
     }
 }
 
-/// Waits for an invalidation, but no longer than an answer may.
-async fn tell(invalidate: impl Future<Output = Result<(), Error>> + Send + 'static) -> Told {
+/// Waits for an invalidation, but no longer than an answer may; whether it is in.
+async fn tell(invalidate: impl Future<Output = Result<(), Error>> + Send + 'static) -> bool {
     // Its own task: past the deadline it goes on, and the cache takes it over or reports it.
     let task = tokio::spawn(async move {
         let told = invalidate.await;
@@ -85,10 +89,7 @@ async fn tell(invalidate: impl Future<Output = Result<(), Error>> + Send + 'stat
         }
         told
     });
-    match tokio::time::timeout(limits::INVALIDATION_TIME, task).await {
-        Ok(Ok(Ok(()))) => Told::Yes,
-        _ => Told::Pending,
-    }
+    matches!(tokio::time::timeout(limits::INVALIDATION_TIME, task).await, Ok(Ok(Ok(()))))
 }
 
 impl<T> Written<T> {
@@ -96,10 +97,18 @@ impl<T> Written<T> {
     pub(crate) fn respond(self, success: StatusCode, body: impl FnOnce(T) -> Response) -> Response {
         let mut response = body(self.row);
         *response.status_mut() = success;
-        if self.told == Told::Pending {
-            *response.status_mut() = StatusCode::ACCEPTED;
-            let pending = HeaderValue::from_static("pending");
-            response.headers_mut().insert(CACHE_INVALIDATION, pending);
+        match self.told {
+            Told::Yes(ticket) => {
+                // Digits and a hyphen.
+                if let Ok(ticket) = HeaderValue::try_from(ticket.to_string()) {
+                    response.headers_mut().insert(CACHE_TICKET, ticket);
+                }
+            }
+            Told::Pending => {
+                *response.status_mut() = StatusCode::ACCEPTED;
+                let pending = HeaderValue::from_static("pending");
+                response.headers_mut().insert(CACHE_INVALIDATION, pending);
+            }
         }
         response
     }

@@ -29,6 +29,7 @@ mod shutdown;
 mod slow_clients;
 mod support;
 #[cfg(feature = "tls")]
+mod tickets;
 mod tls;
 mod two_servers;
 mod upgrade;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
-use ::redis::{Pipeline, Value};
+use ::redis::{Cmd, Pipeline, Value};
 
 use super::layout::{self, Part};
 use super::reply::{self, Fault};
@@ -144,7 +144,14 @@ pub(super) async fn arm(
 
 /// Asks whether tracking is on. A `PING` would prove only that the connection is.
 pub(super) fn add_watch(commands: &mut Pipeline) {
-    commands.cmd("CLIENT").arg("GETREDIR");
+    commands.add_command(watch());
+}
+
+/// The question itself. What had changed before it was sent is told before its answer.
+pub(super) fn watch() -> Cmd {
+    let mut command = ::redis::cmd("CLIENT");
+    command.arg("GETREDIR");
+    command
 }
 
 /// The answer: −1 if tracking is off, 0 if it tells this connection.

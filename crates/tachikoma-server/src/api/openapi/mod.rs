@@ -70,6 +70,9 @@ A write is committed and then taken out of the cache. 200, 201 and 204 mean that
 202 with `Cache-Invalidation: pending` means that the row is \
 written and the cache could not be told in time; it is told as soon as possible.
 
+Other nodes of this API may show what was there before for a moment (a second by default). A read \
+that brings the `Cache-Ticket` of a write along never does, on any node.
+
 Missions and specs carry a strong `ETag`; `If-None-Match` on a read gives 304, `If-Match` on a \
 write 412. A `version` in the body of a write is the version that the caller has seen; if it is \
 another one by now, nothing is written and the answer is 409.

@@ -13,6 +13,9 @@ const READS: &[u16] = &[500, 503];
 /// The problems of every operation that takes a body, beside those of [`READS`].
 const TAKES_BODY: &[u16] = &[400, 408, 413, 415, 422];
 
+/// What the answer to a write carries that the cache was told of.
+const TICKET: &[&str] = &["Cache-Ticket"];
+
 /// What one method of a path does.
 struct Operation {
     id: &'static str,
@@ -152,6 +155,7 @@ pub(super) fn parameters() -> Value {
         },
         "if_match": header("If-Match", "Write only if the entity tag is one of these."),
         "if_none_match": header("If-None-Match", "Entity tags that the client has."),
+        "cache_ticket": header("Cache-Ticket", "Of a write: show nothing older than that."),
     })
 }
 
@@ -181,7 +185,7 @@ fn pending(schema: Option<&str>) -> Value {
 
 fn list_missions() -> Value {
     Operation::new("listMissions", "missions", "Read one page of the missions, newest first")
-        .parameters(&["page", "page_size", "if_none_match"])
+        .parameters(&["page", "page_size", "if_none_match", "cache_ticket"])
         .shared("The page; empty beyond the last.", "MissionPage")
         .problems(&[400])
         .build()
@@ -190,14 +194,17 @@ fn list_missions() -> Value {
 fn create_mission() -> Value {
     Operation::new("createMission", "missions", "Create a mission")
         .takes("NewMission")
-        .answers(201, body("The mission is there.", "Mission", &["Location", "ETag"]))
+        .answers(
+            201,
+            body("The mission is there.", "Mission", &["Location", "ETag", "Cache-Ticket"]),
+        )
         .answers(202, pending(Some("Mission")))
         .build()
 }
 
 fn get_mission() -> Value {
     Operation::new("getMission", "missions", "Read a mission")
-        .parameters(&["id", "if_none_match"])
+        .parameters(&["id", "if_none_match", "cache_ticket"])
         .shared("The mission.", "Mission")
         .problems(&[400, 404])
         .build()
@@ -207,7 +214,7 @@ fn update_mission() -> Value {
     Operation::new("updateMission", "missions", "Change a mission")
         .parameters(&["id", "if_match"])
         .takes("MissionChange")
-        .answers(200, body("The mission as it is now.", "Mission", &[]))
+        .answers(200, body("The mission as it is now.", "Mission", TICKET))
         .answers(202, pending(Some("Mission")))
         .problems(&[404, 409, 412])
         .build()
@@ -216,7 +223,7 @@ fn update_mission() -> Value {
 fn delete_mission() -> Value {
     Operation::new("deleteMission", "missions", "Delete a mission with its specs")
         .parameters(&["id", "if_match"])
-        .answers(204, empty("The mission is gone.", &[]))
+        .answers(204, empty("The mission is gone.", TICKET))
         .answers(202, pending(None))
         .problems(&[400, 404, 412])
         .build()
@@ -224,7 +231,7 @@ fn delete_mission() -> Value {
 
 fn list_specs() -> Value {
     Operation::new("listSpecs", "specs", "Read the list of a mission's specs")
-        .parameters(&["id", "if_none_match"])
+        .parameters(&["id", "if_none_match", "cache_ticket"])
         .shared("The specs without their content.", "SpecList")
         .problems(&[400, 404])
         .build()
@@ -232,7 +239,7 @@ fn list_specs() -> Value {
 
 fn get_spec() -> Value {
     Operation::new("getSpec", "specs", "Read a spec")
-        .parameters(&["id", "spec_id", "if_none_match"])
+        .parameters(&["id", "spec_id", "if_none_match", "cache_ticket"])
         .shared("The spec.", "Spec")
         .problems(&[400, 404])
         .build()
@@ -242,8 +249,8 @@ fn put_spec() -> Value {
     Operation::new("putSpec", "specs", "Create or replace a spec")
         .parameters(&["id", "spec_id", "if_match", "if_none_match"])
         .takes("SpecContent")
-        .answers(200, body("The spec as it is now.", "Spec", &[]))
-        .answers(201, body("The spec is there.", "Spec", &[]))
+        .answers(200, body("The spec as it is now.", "Spec", TICKET))
+        .answers(201, body("The spec is there.", "Spec", TICKET))
         .answers(202, pending(Some("Spec")))
         .problems(&[404, 409, 412])
         .build()
@@ -252,14 +259,17 @@ fn put_spec() -> Value {
 fn create_user() -> Value {
     Operation::new("createUser", "users", "Create a user")
         .takes("NewUser")
-        .answers(201, body("The user is there.", "User", &["Location", "Cache-Control"]))
+        .answers(
+            201,
+            body("The user is there.", "User", &["Location", "Cache-Control", "Cache-Ticket"]),
+        )
         .problems(&[409])
         .build()
 }
 
 fn get_user() -> Value {
     Operation::new("getUser", "users", "Read what everybody may see of a user")
-        .parameters(&["id"])
+        .parameters(&["id", "cache_ticket"])
         .answers(200, body("The user.", "User", &["Cache-Control", "Server-Timing"]))
         .problems(&[400, 404])
         .build()
@@ -268,7 +278,10 @@ fn get_user() -> Value {
 fn begin_session() -> Value {
     Operation::new("beginSession", "sessions", "Log in")
         .takes("Login")
-        .answers(201, body("The session.", "SessionBegun", &["Location", "Cache-Control"]))
+        .answers(
+            201,
+            body("The session.", "SessionBegun", &["Location", "Cache-Control", "Cache-Ticket"]),
+        )
         .answers(202, pending(Some("SessionBegun")))
         .problems(&[401, 429])
         .build()
@@ -276,6 +289,7 @@ fn begin_session() -> Value {
 
 fn get_session() -> Value {
     Operation::new("getSession", "sessions", "Read whose session it is")
+        .parameters(&["cache_ticket"])
         .needs_session()
         .answers(200, body("The session.", "Session", &["Cache-Control", "Server-Timing"]))
         .build()
@@ -284,7 +298,7 @@ fn get_session() -> Value {
 fn end_session() -> Value {
     Operation::new("endSession", "sessions", "Log out")
         .needs_session()
-        .answers(204, empty("The session has ended.", &[]))
+        .answers(204, empty("The session has ended.", TICKET))
         .answers(202, pending(None))
         .build()
 }

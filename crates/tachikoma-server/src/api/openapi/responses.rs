@@ -84,6 +84,10 @@ pub(super) fn headers() -> Value {
             "description": "The row is written; the cache has not been told yet.",
             "schema": { "type": "string", "const": "pending" },
         },
+        "Cache-Ticket": {
+            "description": "Brought along by a read, it shows nothing older than this write.",
+            "schema": { "type": "string", "maxLength": 64 },
+        },
         "ETag": header("The strong entity tag of the representation."),
         "Location": header("The path of what was created."),
         "Retry-After": {
