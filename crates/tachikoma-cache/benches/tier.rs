@@ -2,7 +2,7 @@
 //! tags add to a hit of either and to a read of Redis, and how long after a deletion other nodes
 //! show it.
 //!
-//! Hits: 10,000 keys, values of 1 KiB, one thread, no runtime around; rounds of the two that are
+//! Hits: 200 keys, which the processor keeps near, and 10,000; values of 1 KiB, one thread, no runtime around; rounds of the two that are
 //! compared take turns, so what else the machine does meets both. Tags: three on each entry, one of
 //! its own and two that many share. Deletions: each is timed from its answer on one node until two
 //! others, which had copies, have none; `TACHIKOMA_DELETIONS` says how many.
@@ -39,18 +39,23 @@ fn main() -> Outcome {
     let keys: Vec<String> = (0..KEYS).map(|number| format!("user:{number}")).collect();
     let tags = |_: &str| Vec::new();
     runtime.block_on(fill(&memory, &tiered, &keys, tags))?;
-    hits(&memory, &tiered, &keys)?;
+    let few = keys.get(..usize::from(ROUND_KEYS)).unwrap_or(&keys);
+    for keys in [few, &keys] {
+        hits(&memory, &tiered, keys)?;
+    }
     let tagged = [memory.namespace("tagged")?, tiered.namespace("tagged")?];
     let tags = |key: &str| vec![key.to_owned(), "users".to_owned(), "all".to_owned()];
     runtime.block_on(fill(&tagged[0], &tagged[1], &keys, tags))?;
     for (place, plain, tagged) in
         [("memory only", &memory, &tagged[0]), ("memory tier", &tiered, &tagged[1])]
     {
-        tagged_hits(place, plain, tagged, &keys)?;
+        for keys in [few, &keys] {
+            tagged_hits(place, plain, tagged, keys)?;
+        }
     }
     let url = format!("{}&memory=off", server.url_with("hits"));
     let alone = runtime.block_on(async { Cache::connect(&url).await })?;
-    reads(&runtime, &alone, &keys)?;
+    reads(&runtime, &alone, few)?;
     runtime.block_on(deletions(&server))
 }
 
@@ -98,10 +103,9 @@ fn tagged_hits(place: &str, plain: &Cache, tagged: &Cache, keys: &[String]) -> O
 /// The same entries, each read from Redis.
 fn reads(runtime: &Runtime, plain: &Cache, keys: &[String]) -> Outcome {
     let tagged = plain.namespace("tagged")?;
-    let keys = keys.get(..2 * usize::from(ROUND_KEYS)).unwrap_or(keys);
     let misses = || plain.stats().misses + tagged.stats().misses;
     let before = misses();
-    let [plain, tagged] = interleaved(keys, [plain, &tagged], |cache, key| {
+    let [plain, tagged] = interleaved(keys, PASSES, [plain, &tagged], |cache, key| {
         let _ = black_box(runtime.block_on(cache.get::<String>(key)));
     });
     println!("median read/get, Redis alone, without tags {plain:.0} ns");
@@ -122,19 +126,22 @@ fn compare(
 ) -> Outcome {
     let misses = || caches.map(|cache| cache.stats().misses);
     let before = misses();
-    let medians = interleaved(keys, caches, |cache, key| {
+    // As many rounds for few keys as for many.
+    let passes = PASSES * KEYS / keys.len().max(1);
+    let medians = interleaved(keys, passes, caches, |cache, key| {
         black_box(cache.try_get::<String>(key));
     });
-    tell("try_get", medians);
-    let medians = interleaved(keys, caches, |cache, key| {
+    let name = |call: &str| format!("{call}, {} keys", keys.len());
+    tell(&name("try_get"), medians);
+    let medians = interleaved(keys, passes, caches, |cache, key| {
         black_box(cache.get::<String>(key).now_or_never());
     });
-    tell("get", medians);
-    let medians = interleaved(keys, caches, |cache, key| {
+    tell(&name("get"), medians);
+    let medians = interleaved(keys, passes, caches, |cache, key| {
         let load = cache.get_or_load(key, || async { Err::<String, ()>(()) });
         black_box(load.into_future().now_or_never());
     });
-    tell("get_or_load", medians);
+    tell(&name("get_or_load"), medians);
     if misses() != before {
         return Err(format!("{what}: there were misses: this measured something else").into());
     }
@@ -147,9 +154,14 @@ fn compare(
 }
 
 /// The median times of one call on each of both, in nanoseconds.
-fn interleaved(keys: &[String], caches: [&Cache; 2], call: impl Fn(&Cache, &str)) -> [f64; 2] {
+fn interleaved(
+    keys: &[String],
+    passes: usize,
+    caches: [&Cache; 2],
+    call: impl Fn(&Cache, &str),
+) -> [f64; 2] {
     let mut rounds = [Vec::new(), Vec::new()];
-    for pass in 0..PASSES {
+    for pass in 0..passes {
         for keys in keys.chunks(usize::from(ROUND_KEYS)) {
             for turn in 0..2 {
                 let which = (turn + pass) % 2;
