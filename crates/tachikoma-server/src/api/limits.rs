@@ -35,6 +35,8 @@ pub(crate) const PAGE_SIZE_MAX: u32 = 100;
 
 /// How long an answer to a write waits for its invalidation; beyond it the answer is 202.
 pub(crate) const INVALIDATION_TIME: Duration = Duration::from_millis(500);
+/// How often it is tried meanwhile, while the cache's store is there: each waits for the store.
+pub(crate) const INVALIDATION_ATTEMPTS: u32 = 8;
 /// How long a statement waits for a lock that another process holds.
 pub(crate) const BUSY_TIME: Duration = Duration::from_secs(5);
 /// How long a request waits for a database connection.

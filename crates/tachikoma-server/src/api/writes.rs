@@ -4,7 +4,9 @@
 //! row in this process; in another one on the same Redis, no read that brings the `Cache-Ticket` of
 //! the answer along, and any other once the memory tier's `freshness` has passed.
 //!
-//! If the cache cannot be told within 500 ms the answer is 202 with
+//! A store that is there and did not answer in time is told again, within 500 ms: on a busy machine
+//! one answer is late now and then, and that is no reason to promise less. If the cache cannot be
+//! told within that time, or its store is away, the answer is 202 with
 //! `Cache-Invalidation: pending` and the same body: the row is written, the cache keeps trying,
 //! and until it gets through a read may show the old row.
 //!
@@ -15,7 +17,7 @@ use std::future::Future;
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderName, HeaderValue, StatusCode};
-use tachikoma_cache::{Error, Ticket};
+use tachikoma_cache::{Cache, Error, ErrorKind, Health, Ticket};
 use tachikoma_http_cache::CACHE_TICKET;
 
 use super::{database::WriteError, limits, problem::Problem, state::ApiState};
@@ -45,7 +47,7 @@ impl ApiState {
     /// # Cancel safety
     ///
     /// A caller that goes away leaves nothing half done: both run to their end.
-    pub(crate) async fn write<T, C, I>(
+    pub(crate) async fn write<T, C, I, Telling>(
         &self,
         what: String,
         commit: C,
@@ -54,7 +56,8 @@ impl ApiState {
     where
         T: Send + 'static,
         C: Future<Output = Result<T, WriteError>> + Send + 'static,
-        I: Future<Output = Result<(), Error>> + Send + 'static,
+        I: Fn(Cache) -> Telling + Send + Sync + 'static,
+        Telling: Future<Output = Result<(), Error>> + Send + 'static,
     {
         let cache = self.cache().clone();
         let task = tokio::spawn(async move {
@@ -63,7 +66,7 @@ impl ApiState {
                 committed => committed,
             };
             // A commit that failed may be in the file all the same: the cache is told of it too.
-            let is_told = tell(invalidate).await;
+            let is_told = tell(cache.clone(), invalidate).await;
             let told = if is_told { Told::Yes(cache.ticket()) } else { Told::Pending };
             committed.map(|row| (row, told))
         });
@@ -79,17 +82,24 @@ impl ApiState {
 }
 
 /// Waits for an invalidation, but no longer than an answer may; whether it is in.
-async fn tell(invalidate: impl Future<Output = Result<(), Error>> + Send + 'static) -> bool {
+async fn tell<I, Telling>(cache: Cache, invalidate: I) -> bool
+where
+    I: Fn(Cache) -> Telling + Send + Sync + 'static,
+    Telling: Future<Output = Result<(), Error>> + Send + 'static,
+{
     // Its own task: past the deadline it goes on, and the cache takes it over or reports it.
     let task = tokio::spawn(async move {
-        let told = invalidate.await;
-        if let Err(error) = &told {
+        for _ in 0..limits::INVALIDATION_ATTEMPTS {
+            let Err(error) = invalidate(cache.clone()).await else { return true };
             // The answer says so and the statistics count it; a line for each would be a flood.
             tracing::debug!(%error, "an invalidation is not in yet");
+            if error.kind() != ErrorKind::Pending || cache.health() != Health::Up {
+                break;
+            }
         }
-        told
+        false
     });
-    matches!(tokio::time::timeout(limits::INVALIDATION_TIME, task).await, Ok(Ok(Ok(()))))
+    matches!(tokio::time::timeout(limits::INVALIDATION_TIME, task).await, Ok(Ok(true)))
 }
 
 impl<T> Written<T> {

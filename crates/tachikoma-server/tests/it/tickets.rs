@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tachikoma_testkit::{Fault, FaultProxy, RedisServer, wait_until};
+use tachikoma_testkit::{Fault, FaultProxy, RedisServer, Stopwatch, wait_until};
 use tempfile::TempDir;
 
 use crate::support::{Answer, Tachikoma, get, send};
@@ -38,13 +38,17 @@ impl Nodes {
     }
 
     fn write(&self, line: &str, body: &serde_json::Value) -> Answer {
+        self.write_at(0, line, body)
+    }
+
+    fn write_at(&self, server: usize, line: &str, body: &serde_json::Value) -> Answer {
         let body = body.to_string();
         let head = format!(
             "{line} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
              Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
             body.len()
         );
-        send(self.servers[0].address(), head + &body)
+        send(self.servers[server].address(), head + &body)
     }
 
     /// A new mission: its path.
@@ -54,7 +58,11 @@ impl Nodes {
     }
 
     fn change(&self, path: &str) -> Answer {
-        self.write(&format!("PUT {path}"), &json!({ "title": "changed" }))
+        self.change_at(0, path)
+    }
+
+    fn change_at(&self, server: usize, path: &str) -> Answer {
+        self.write_at(server, &format!("PUT {path}"), &json!({ "title": "changed" }))
     }
 
     /// Waits until a server finds a mission in its cache.
@@ -126,6 +134,29 @@ fn a_server_that_is_cut_off_is_behind_but_for_those_with_a_ticket() {
         nodes.late[0].set(Fault::Pass);
         assert!(current < 30, "it was behind {behind} times");
     }
+}
+
+/// A write is 202 where it was not told in 500 ms, and only there.
+#[test]
+fn of_a_thousand_writes_without_faults_none_is_pending() {
+    let nodes = Nodes::start("");
+    for proxy in &nodes.late {
+        proxy.set(Fault::Pass);
+    }
+    let path = nodes.mission();
+    let mut late = 0;
+    for number in 0..1000 {
+        let watch = Stopwatch::start();
+        let written = nodes.change_at(number % 3, &path);
+        let took = watch.elapsed();
+        match written.status {
+            200 => assert!(written.header("cache-ticket").is_some()),
+            202 if took >= Duration::from_millis(500) => late += 1,
+            status => panic!("{status} after {took:?}: {written:?}"),
+        }
+    }
+    println!("{late} of 1000 writes were late: the machine was busy");
+    assert!(late <= 10, "{late} of 1000 writes were late");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use tachikoma_cache::Cache;
 use uuid::Uuid;
 
 use crate::api::{
@@ -68,9 +69,9 @@ pub(crate) async fn create(
 ) -> Result<Response, Problem> {
     let NewMissionBody { title, description, status } = body;
     let new = NewMission { id: Uuid::new_v4(), title, description, status };
-    let (database, now, cache) = (state.database().clone(), state.now(), state.cache().clone());
+    let (database, now) = (state.database().clone(), state.now());
     let commit = async move { database.create_mission(new, now).await };
-    let invalidate = async move { invalidate::all_missions(&cache).await };
+    let invalidate = |cache: Cache| async move { invalidate::all_missions(&cache).await };
     let written = state.write("mission".to_owned(), commit, invalidate).await?;
     Ok(written.respond(StatusCode::CREATED, |mission| {
         let mut response = Json(&mission).into_response();
@@ -122,9 +123,9 @@ pub(crate) async fn update(
     JsonBody(body): JsonBody<MissionChangeBody>,
 ) -> Result<Response, Problem> {
     let expected = Preconditions::new(&headers, body.version);
-    let (database, now, cache) = (state.database().clone(), state.now(), state.cache().clone());
+    let (database, now) = (state.database().clone(), state.now());
     let commit = async move { database.update_mission(id, body.change, &expected, now).await };
-    let invalidate = async move { invalidate::mission(&cache, id).await };
+    let invalidate = move |cache: Cache| async move { invalidate::mission(&cache, id).await };
     let written = state.write(what(id), commit, invalidate).await?;
     Ok(written.respond(StatusCode::OK, |mission| Json(mission).into_response()))
 }
@@ -135,9 +136,9 @@ pub(crate) async fn delete(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let expected = Preconditions::new(&headers, None);
-    let (database, cache) = (state.database().clone(), state.cache().clone());
+    let database = state.database().clone();
     let commit = async move { database.delete_mission(id, &expected).await };
-    let invalidate = async move { invalidate::mission(&cache, id).await };
+    let invalidate = move |cache: Cache| async move { invalidate::mission(&cache, id).await };
     let written = state.write(what(id), commit, invalidate).await?;
     Ok(written.respond(StatusCode::NO_CONTENT, writes::empty))
 }

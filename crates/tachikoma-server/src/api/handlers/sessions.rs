@@ -12,6 +12,7 @@ use axum::{
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Serialize;
+use tachikoma_cache::Cache;
 use uuid::Uuid;
 
 use super::users;
@@ -77,10 +78,10 @@ pub(crate) async fn begin(
     let created_at = state.now();
     let expires_at = created_at.plus(state.options().session_life);
     let session = Session { user_id, created_at, expires_at };
-    let (database, cache) = (state.database().clone(), state.cache().clone());
+    let database = state.database().clone();
     let commit =
         async move { database.begin_session(hash.as_bytes(), &session).await.map(|()| session) };
-    let invalidate = async move { invalidate::user(&cache, user_id).await };
+    let invalidate = move |cache: Cache| async move { invalidate::user(&cache, user_id).await };
     let written = state.write(format!("user {user_id}"), commit, invalidate).await?;
     Ok(written.respond(StatusCode::CREATED, |session| {
         let Session { user_id, created_at, expires_at } = session;
@@ -134,9 +135,12 @@ pub(crate) async fn end(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let hash = token_hash(&state, &headers)?;
-    let (database, cache, ended) = (state.database().clone(), state.cache().clone(), hash.clone());
+    let (database, ended) = (state.database().clone(), hash.clone());
     let commit = async move { database.end_session(ended.as_bytes()).await };
-    let invalidate = async move { invalidate::session(&cache, &hash).await };
+    let invalidate = move |cache: Cache| {
+        let hash = hash.clone();
+        async move { invalidate::session(&cache, &hash).await }
+    };
     match state.write("session".to_owned(), commit, invalidate).await {
         Ok(written) => Ok(written.respond(StatusCode::NO_CONTENT, writes::empty)),
         Err(problem) if problem.status() == StatusCode::NOT_FOUND => Err(no_session(true)),

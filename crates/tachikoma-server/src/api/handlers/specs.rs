@@ -6,6 +6,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderMap, StatusCode};
+use tachikoma_cache::Cache;
 use uuid::Uuid;
 
 use crate::api::{
@@ -74,11 +75,14 @@ pub(crate) async fn put(
 ) -> Result<Response, Problem> {
     let expected = Preconditions::new(&headers, body.version);
     let what = what(mission_id, &spec_id);
-    let (database, now, cache) = (state.database().clone(), state.now(), state.cache().clone());
+    let (database, now) = (state.database().clone(), state.now());
     let name = spec_id.clone();
     let commit =
         async move { database.put_spec(mission_id, &name, body.change, &expected, now).await };
-    let invalidate = async move { invalidate::spec(&cache, mission_id, &spec_id).await };
+    let invalidate = move |cache: Cache| {
+        let spec_id = spec_id.clone();
+        async move { invalidate::spec(&cache, mission_id, &spec_id).await }
+    };
     let written = state.write(what, commit, invalidate).await?;
     let success = if written.row.created { StatusCode::CREATED } else { StatusCode::OK };
     Ok(written.respond(success, |written| Json(written.spec).into_response()))

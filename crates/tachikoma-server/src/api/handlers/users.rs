@@ -50,7 +50,7 @@ pub(crate) async fn create(
     let new = NewUser { id: Uuid::new_v4(), name, email, password_hash };
     let (database, now) = (state.database().clone(), state.now());
     let commit = async move { database.create_user(new, now).await };
-    let written = state.write("user".to_owned(), commit, async { Ok(()) }).await?;
+    let written = state.write("user".to_owned(), commit, |_| async { Ok(()) }).await?;
     Ok(written.respond(StatusCode::CREATED, |user| {
         let mut response = Json(&user).into_response();
         let headers = response.headers_mut();
