@@ -2,10 +2,11 @@
 //! tags add to a hit of either and to a read of Redis, and how long after a deletion other nodes
 //! show it.
 //!
-//! Hits: 200 keys, which the processor keeps near, and 10,000; values of 1 KiB, one thread, no runtime around; rounds of the two that are
-//! compared take turns, so what else the machine does meets both. Tags: three on each entry, one of
-//! its own and two that many share. Deletions: each is timed from its answer on one node until two
-//! others, which had copies, have none; `TACHIKOMA_DELETIONS` says how many.
+//! Hits: 200 keys, which the processor keeps near, and 10,000; values of 1 KiB, one thread, no
+//! runtime around; rounds of the two that are compared take turns, so what else the machine does
+//! meets both. Tags: three on each entry, one of its own and two that many share. Deletions: each
+//! is timed from its answer on one node until two others, which had copies, have none;
+//! `TACHIKOMA_DELETIONS` says how many.
 
 use std::error::Error;
 use std::hint::black_box;

@@ -187,12 +187,9 @@ impl MemoryStore {
     /// What an unexpired entry may be used for; `None` if it was invalidated.
     fn judge(&self, namespace: &Namespace, entry: &Entry, now: Time) -> Option<Guarantee> {
         let marks = &entry.meta().marks;
-        let validity = match &self.judge {
-            _ if marks.is_empty() => Validity::Valid,
-            Some(judge) => judge.check(namespace, marks, entry.stamp()),
-            None => Judge::check(&self.groups, namespace, marks, entry.stamp()),
-        };
-        Guarantee::of(entry.meta(), validity, now)
+        let judge: &dyn Judge = self.judge.as_deref().unwrap_or(&self.groups);
+        let judged = (!marks.is_empty()).then(|| judge.check(namespace, marks, entry.stamp()));
+        Guarantee::of(entry.meta(), judged.unwrap_or(Validity::Valid), now)
     }
 
     /// Whether an entry is a fresh value, not stale and not the note that there is none.
