@@ -20,7 +20,6 @@ const START: Duration = Duration::from_secs(30);
 /// has the only write lock of all nodes, and a disk that others use takes seconds for it.
 const IN_MEMORY: &str = "/dev/shm";
 
-const TIERED: &str = "memory=on";
 const PLAIN: &str = "memory=off";
 
 /// One process of the application.
@@ -46,7 +45,6 @@ impl Cluster {
     pub(crate) fn start(options: &Run) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir_in(IN_MEMORY).or_else(|_| tempfile::tempdir())?;
         let redis = RedisServer::builder().data_folder(folder.path()).start();
-        let tiered = format!("{TIERED}&{}", options.query);
         let mut nodes = Vec::new();
         for number in 0..options.nodes {
             let plain = number + options.plain >= options.nodes;
@@ -55,7 +53,7 @@ impl Cluster {
                 proxy: FaultProxy::to(redis.port()),
                 database: folder.path().join("drill.db"),
                 strategy: options.strategy,
-                query: if plain { PLAIN.to_owned() } else { tiered.clone() },
+                query: if plain { PLAIN.to_owned() } else { options.query.clone() },
                 child: None,
             };
             node.start()?;

@@ -40,7 +40,7 @@ fn three_nodes_show_nothing_stale_whatever_breaks() {
 
 /// By chance a short run of a broken strategy may show nothing.
 #[track_caller]
-fn check_caught(strategy: &str, seconds: [&str; 3]) {
+fn check_caught(strategy: &str, seconds: &[&str]) {
     let caught = seconds.iter().any(|seconds| {
         let rest = ["--seconds", seconds, "--faults", "none", "--nodes", "2"];
         let (summary, good) = run(&[&["--strategy", strategy][..], &rest].concat());
@@ -52,20 +52,20 @@ fn check_caught(strategy: &str, seconds: [&str; 3]) {
 
 #[test]
 fn plain_cache_aside_is_caught() {
-    check_caught("naive", ["2", "5", "15"]);
+    check_caught("naive", &["2", "5", "15"]);
 }
 
 #[test]
 fn a_fill_that_does_not_ask_for_its_lease_is_caught() {
-    check_caught("blind-fill", ["3", "6", "20"]);
+    check_caught("blind-fill", &["3", "6", "20"]);
 }
 
 #[test]
 fn counters_taken_after_the_load_are_caught() {
-    check_caught("late-counter", ["4", "8", "25"]);
+    check_caught("late-counter", &["4", "8", "25"]);
 }
 
 #[test]
 fn one_token_for_all_loads_of_a_process_is_caught() {
-    check_caught("token-per-process", ["6", "12", "30"]);
+    check_caught("token-per-process", &["6", "12", "30", "60"]);
 }
