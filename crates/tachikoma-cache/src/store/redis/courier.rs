@@ -5,7 +5,7 @@
 //! until all is in. It is a part of the store's one background task.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ::redis::Pipeline;
@@ -54,43 +54,62 @@ pub(super) enum Errand {
 /// The errands, shared.
 #[derive(Debug, Default)]
 pub(super) struct Errands {
-    list: Mutex<Vec<Errand>>,
-    /// Whether the list has something, for those who would only look.
-    waiting: AtomicBool,
+    lists: Mutex<Lists>,
+    /// Whether the lists have something, for those who would only look.
+    some: AtomicBool,
     wake: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Lists {
+    waiting: Vec<Errand>,
+    /// Those that are being sent: until they are answered, what others send may come first.
+    under_way: Arc<Vec<Errand>>,
 }
 
 impl Errands {
     /// Never waits.
     pub(super) fn add(&self, errand: Errand) {
         {
-            let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
-            if list.len() >= MAX_ERRANDS {
+            let mut lists = self.lock();
+            if lists.waiting.len() >= MAX_ERRANDS {
                 return;
             }
-            list.push(errand);
-            self.waiting.store(true, Ordering::Release);
+            lists.waiting.push(errand);
+            self.some.store(true, Ordering::Release);
         }
         self.wake.notify_one();
     }
 
     /// The tokens of a lease that are given back and may not be with the server yet.
     pub(super) fn given_back(&self, of: &str) -> Vec<[u8; 16]> {
-        if !self.waiting.load(Ordering::Acquire) {
+        if !self.some.load(Ordering::Acquire) {
             return Vec::new();
         }
-        let list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+        let lists = self.lock();
         let token = |errand: &Errand| match errand {
             Errand::Release { lease, token } if lease == of => Some(*token),
             _ => None,
         };
-        list.iter().filter_map(token).collect()
+        lists.waiting.iter().chain(lists.under_way.iter()).filter_map(token).collect()
     }
 
-    fn take(&self) -> Vec<Errand> {
-        let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
-        self.waiting.store(false, Ordering::Release);
-        std::mem::take(&mut *list)
+    /// Those that waited; they are under way until they are [done](Self::done).
+    fn take(&self) -> Arc<Vec<Errand>> {
+        let mut lists = self.lock();
+        lists.under_way = Arc::new(std::mem::take(&mut lists.waiting));
+        Arc::clone(&lists.under_way)
+    }
+
+    /// What was taken is done, or will not be.
+    fn done(&self) {
+        let mut lists = self.lock();
+        lists.under_way = Arc::default();
+        self.some.store(!lists.waiting.is_empty(), Ordering::Release);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Lists> {
+        self.lists.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -129,13 +148,14 @@ pub(super) async fn run(link: &Arc<Link>, book: &Book, errands: &Errands, connec
             // Without a pause it would only spin: what failed woke it.
             let _ = timeout(RETRY_EVERY, connected.notified()).await;
         }
-        run_errands(link, &connection, errands.take()).await;
+        run_errands(link, &connection, &errands.take()).await;
+        errands.done();
     }
 }
 
-async fn run_errands(link: &Link, connection: &Connection, errands: Vec<Errand>) {
+async fn run_errands(link: &Link, connection: &Connection, errands: &[Errand]) {
     let mut commands = Pipeline::new();
-    for errand in &errands {
+    for errand in errands {
         match errand {
             Errand::Release { lease, token } => {
                 commands.add_command(scripts::RELEASE.by_text(&[lease], &[token]));
@@ -324,4 +344,24 @@ pub(super) fn field(group: &Group, how: How) -> String {
         How::Soft => 's',
     };
     format!("{kind}:{}", group.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_given_back_is_known_until_the_server_has_answered() {
+        let (errands, token) = (Errands::default(), [7; 16]);
+        assert!(errands.given_back("l").is_empty());
+        errands.add(Errand::Release { lease: "l".to_owned(), token });
+        errands.add(Errand::Discard { entry: "l".to_owned() });
+        assert_eq!(errands.given_back("l"), [token]);
+        assert_eq!(errands.take().len(), 2);
+        assert_eq!(errands.given_back("l"), [token], "it is on its way");
+        errands.add(Errand::Release { lease: "m".to_owned(), token });
+        errands.done();
+        assert!(errands.given_back("l").is_empty());
+        assert_eq!(errands.given_back("m"), [token]);
+    }
 }
