@@ -59,15 +59,17 @@ pub use set::{Set, SetIfAbsent};
 
 use crate::clock::Clock;
 use crate::codec::Cacheable;
+use crate::dependencies::Unknown;
 use crate::entry::Entry;
 use crate::error::{Error, ErrorKind};
 use crate::expiry::{KeyTtl, Ttl};
 use crate::key::{Key, Namespace};
 use crate::load::options::LoadOptions;
+use crate::reading::Reading;
 use crate::shared::Shared;
 use crate::stats::CacheStats;
 use crate::store::observed::Observed;
-use crate::store::{Cx, Guarantee, Health, Peek, Store};
+use crate::store::{Guarantee, Health, Peek, Store};
 use crate::top::{Top, TopKeys};
 
 /// A cache: typed values by key, with a time to live, on any [`Store`].
@@ -137,11 +139,12 @@ impl Cache {
     pub async fn get<T: Cacheable>(&self, key: &str) -> Result<Option<Hit<T>>, Error> {
         let key = self.key(key)?;
         let shared = self.shared();
-        match shared.look::<T>(&key) {
+        let reading = shared.reading(key.namespace());
+        match shared.look::<T>(&key, reading.as_ref()) {
             (Some(hit), _) => Ok(Some(hit)),
             // In a box, so that the future of a hit in memory stays small.
             (None, peek) if peek.asks() => {
-                Box::pin(async move { shared.read(&key, &shared.cx()).await }).await
+                Box::pin(async move { shared.read(&key, reading).await }).await
             }
             (None, _) => Ok(None),
         }
@@ -150,7 +153,13 @@ impl Cache {
     /// The value of a key if that needs no waiting: from memory only. `None` may also mean that the
     /// store would have to be asked.
     pub fn try_get<T: Cacheable>(&self, key: &str) -> Option<Hit<T>> {
-        self.shared().look(&self.key(key).ok()?).0
+        let key = self.key(key).ok()?;
+        let reading = self.shared().reading(key.namespace());
+        let (hit, peek) = self.shared().look(&key, reading.as_ref());
+        if let Some(reading) = reading.filter(|_| peek.asks()) {
+            reading.key(key.namespace(), key.name());
+        }
+        hit
     }
 
     /// The value of a key, loaded if it is not there: `cache.get_or_load(key, loader).await`, with
@@ -319,6 +328,8 @@ impl Cache {
         let key = self.key(key)?;
         let shared = self.shared();
         let mut ttl = KeyTtl::NoKey;
+        let mut reading = shared.reading(key.namespace());
+        let mut seen = None;
         let now = shared.clock.now();
         let mut see = |entry: &Entry, guarantee: Guarantee| {
             if guarantee.is_fresh() && !entry.meta().negative {
@@ -326,14 +337,21 @@ impl Cache {
                 let idle = entry.meta().idle.map(|idle| now.saturating_add(idle));
                 let over = [entry.meta().soft_expiry, idle].into_iter().flatten().min();
                 ttl = KeyTtl::of(over, now);
+                seen = Some(entry.clone());
             }
         };
         if shared.peek(&key, &mut see).asks() {
-            let cx = shared.cx();
-            let found = shared.counted(shared.store.read(&[key], &cx).await)?.pop().flatten();
+            shared.settle(&mut reading, key.namespace()).await;
+            let (cx, keys) = (shared.cx(), std::slice::from_ref(&key));
+            let found = shared.counted(shared.store.read(keys, &cx).await)?.pop().flatten();
             if let Some((entry, guarantee)) = found {
                 see(&entry, guarantee);
             }
+        }
+        match (reading, seen) {
+            (Some(reading), Some(entry)) => reading.entry(key.namespace(), key.name(), &entry),
+            (Some(reading), None) => reading.key(key.namespace(), key.name()),
+            (None, _) => {}
         }
         Ok(ttl)
     }
@@ -469,8 +487,12 @@ impl fmt::Debug for Cache {
 
 impl Shared {
     /// Looks into memory and counts what it finds; a lookup that has to go on is not counted yet.
-    fn look<T: Cacheable>(&self, key: &Key<'_>) -> (Option<Hit<T>>, Peek) {
-        let (mut found, mut undecoded, mut bytes) = (None, None, None);
+    fn look<T: Cacheable>(
+        &self,
+        key: &Key<'_>,
+        reading: Option<&Reading>,
+    ) -> (Option<Hit<T>>, Peek) {
+        let (mut found, mut undecoded, mut bytes, mut read) = (None, None, None, None);
         let mut fresh = Guarantee::Fresh;
         let peek = self.peek(key, &mut |entry, guarantee| {
             if !guarantee.is_fresh() || entry.meta().negative {
@@ -485,9 +507,17 @@ impl Shared {
             if self.listeners.is_some() {
                 bytes = entry.known_bytes();
             }
+            if reading.is_some() {
+                read = Some(entry.clone());
+            }
         });
         if let Some(entry) = undecoded {
             found = self.decode(key, &entry);
+        }
+        match (reading, read) {
+            (Some(reading), Some(entry)) => reading.entry(key.namespace(), key.name(), &entry),
+            (Some(reading), None) if !peek.asks() => reading.key(key.namespace(), key.name()),
+            _ => {}
         }
         let hit = found.map(|value| Hit::new(value, fresh, Source::Hit));
         match (&hit, peek) {
@@ -506,10 +536,19 @@ impl Shared {
     }
 
     /// Asks the store and counts the lookup.
-    async fn read<T: Cacheable>(&self, key: &Key<'_>, cx: &Cx) -> Result<Option<Hit<T>>, Error> {
-        let found = self.store.read(std::slice::from_ref(key), cx).await;
+    async fn read<T: Cacheable>(
+        &self,
+        key: &Key<'_>,
+        mut reading: Option<Reading>,
+    ) -> Result<Option<Hit<T>>, Error> {
+        self.settle(&mut reading, key.namespace()).await;
+        let found = self.store.read(std::slice::from_ref(key), &self.cx()).await;
         let found = self.counted(found).map(|mut found| found.pop().flatten());
-        let hit = self.judge(key, found.as_ref().ok().and_then(Option::as_ref));
+        let known = found.as_ref().ok().and_then(Option::as_ref);
+        if let (Some(reading), Err(_)) = (&reading, &found) {
+            reading.spoil(Unknown::NoCounter);
+        }
+        let hit = self.judge(key, known, reading.as_ref());
         found.map(|_| hit)
     }
 
@@ -518,7 +557,16 @@ impl Shared {
         &self,
         key: &Key<'_>,
         found: Option<&(Entry, Guarantee)>,
+        reading: Option<&Reading>,
     ) -> Option<Hit<T>> {
+        match (reading, found) {
+            (Some(reading), Some((entry, guarantee))) if guarantee.is_fresh() => {
+                reading.entry(key.namespace(), key.name(), entry);
+            }
+            // What is not fresh is as if it were not there.
+            (Some(reading), _) => reading.key(key.namespace(), key.name()),
+            (None, _) => {}
+        }
         let hit = match found {
             Some((entry, guarantee)) if guarantee.is_fresh() && !entry.meta().negative => {
                 match self.codecs.object(entry) {

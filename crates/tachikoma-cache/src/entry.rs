@@ -17,7 +17,7 @@ use crate::custom_codec::CustomCodec;
 #[cfg(feature = "memory")]
 use crate::edition::Stamp;
 use crate::error::{Error, ErrorKind};
-use crate::invalidation::Marks;
+use crate::invalidation::{Marks, Snapshot};
 
 /// An object of any type that a store can hold.
 pub type Object = Arc<dyn Any + Send + Sync>;
@@ -119,6 +119,9 @@ pub struct Meta {
     pub idle: Option<Duration>,
     /// The source said that there is nothing: there is no value and there are no bytes.
     pub negative: bool,
+    /// Of a copy in a memory tier: where the counters of its namespace stood before it was read
+    /// from the server, for [`dependencies`](crate::dependencies). Not stored.
+    pub seen: Option<Snapshot>,
 }
 
 impl Meta {
@@ -134,6 +137,7 @@ impl Meta {
             load_time: Duration::ZERO,
             idle: None,
             negative: false,
+            seen: None,
         }
     }
 

@@ -12,13 +12,16 @@
 //!      4     1  codec
 //!      5     1  compression: 0 none, 1 LZ4, 2 Zstandard
 //!      6     1  flags: 1 hard expiry, 2 soft expiry, 4 soft expiry equal to the hard one,
-//!               8 time to idle, 16 load time, 32 the source had nothing: no payload, 64 signed
+//!               8 time to idle, 16 load time, 32 the source had nothing: no payload, 64 signed,
+//!               128 marks of other namespaces
 //!      7     8  type tag
 //!     15     8  incarnation of the server that it was written to
 //!     23     …  created; hard expiry if flag 1; soft expiry if flag 2; time to idle if flag 8;
 //!               load time if flag 16
 //!            …  number of marks, then each: 2 × length of the group's name, plus 1 if the counters
 //!               are those of the mark before; the name; else epoch (8) and counter
+//!            …  if flag 128: number of other namespaces, then each: length of its name; the name;
+//!               its marks, as above
 //!            …  length of the value before it was compressed, if it was
 //!            …  payload
 //!    -40    32  signature of its place and everything before, if flag 64
@@ -39,7 +42,7 @@ use crate::clock::Time;
 use crate::compression::{Form, Packed};
 use crate::entry::{CodecId, Meta, TypeTag};
 use crate::invalidation::{Group, Mark, Marks, Snapshot};
-use crate::key::Key;
+use crate::key::{Key, Namespace};
 use crate::signature::SignKeys;
 
 const MAGIC: [u8; 3] = [0xF5, b'T', b'K'];
@@ -58,6 +61,7 @@ const IDLE: u8 = 8;
 const LOAD_TIME: u8 = 16;
 const NOTHING: u8 = 32;
 const SIGNED: u8 = 64;
+const MADE_OF: u8 = 128;
 
 /// An entry as it was stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,6 +141,7 @@ pub(crate) fn encode(
     let soft = meta.soft_expiry.filter(|_| !same);
     let load_time = Some(millis(meta.load_time)).filter(|millis| *millis > 0);
     let idle = meta.idle.map(millis);
+    let has_foreign = meta.marks.foreign().next().is_some();
     let flags = [
         (HARD, meta.hard_expiry.is_some()),
         (SOFT, soft.is_some()),
@@ -145,6 +150,7 @@ pub(crate) fn encode(
         (LOAD_TIME, load_time.is_some()),
         (NOTHING, meta.negative),
         (SIGNED, seal.keys.are_needed()),
+        (MADE_OF, has_foreign),
     ];
     let flags = flags.iter().filter(|(_, set)| *set).fold(0, |all, (flag, _)| all | flag);
     out.extend([VERSION, meta.codec.as_byte(), packed.form.as_byte(), flags]);
@@ -156,7 +162,10 @@ pub(crate) fn encode(
     for span in [idle, load_time].into_iter().flatten() {
         put_varint(&mut out, span);
     }
-    put_marks(&mut out, meta.marks.as_slice());
+    put_marks(&mut out, meta.marks.own());
+    if has_foreign {
+        put_foreign(&mut out, &meta.marks);
+    }
     if packed.form != Form::Plain {
         put_varint(&mut out, packed.length);
     }
@@ -199,6 +208,16 @@ fn put_marks(out: &mut Vec<u8>, marks: &[Mark]) {
             put_varint(out, mark.at.counter);
         }
         before = Some(mark.at);
+    }
+}
+
+fn put_foreign(out: &mut Vec<u8>, marks: &Marks) {
+    put_varint(out, marks.foreign().count() as u64);
+    for (space, marks) in marks.foreign() {
+        let name = space.as_str().as_bytes();
+        put_varint(out, name.len() as u64);
+        out.extend_from_slice(name);
+        put_marks(out, marks);
     }
 }
 
@@ -280,7 +299,7 @@ impl<'a> Reader<'a> {
         let incarnation = u64::from_le_bytes(*self.array()?);
         let created = offset.to_local(self.varint()?);
         let has = |flag: u8| flags & flag != 0;
-        let known = HARD | SOFT | SOFT_IS_HARD | IDLE | LOAD_TIME | NOTHING | SIGNED;
+        let known = HARD | SOFT | SOFT_IS_HARD | IDLE | LOAD_TIME | NOTHING | SIGNED | MADE_OF;
         if flags & !known != 0 || has(SOFT_IS_HARD) && (has(SOFT) || !has(HARD)) {
             return Err(Unreadable::Corrupt);
         }
@@ -289,7 +308,9 @@ impl<'a> Reader<'a> {
         let soft_expiry = if has(SOFT_IS_HARD) { hard_expiry } else { own_soft };
         let idle = self.varint_if(has(IDLE))?.map(Duration::from_millis);
         let load_time = Duration::from_millis(self.varint_if(has(LOAD_TIME))?.unwrap_or_default());
-        let marks = self.marks()?;
+        let own = self.marks()?;
+        let foreign = if has(MADE_OF) { self.foreign()? } else { Vec::new() };
+        let marks = Marks::stored(own, foreign);
         let negative = has(NOTHING);
         let meta = Meta {
             created,
@@ -301,11 +322,12 @@ impl<'a> Reader<'a> {
             load_time,
             idle,
             negative,
+            seen: None,
         };
         Ok((meta, incarnation, form))
     }
 
-    fn marks(&mut self) -> Result<Marks, Unreadable> {
+    fn marks(&mut self) -> Result<Vec<Mark>, Unreadable> {
         let count = self.varint()?;
         let mut marks: Vec<Mark> = Vec::new();
         // Each mark takes at least one byte, so the bytes bound the list whatever the count says.
@@ -321,7 +343,25 @@ impl<'a> Reader<'a> {
             };
             marks.push(Mark { group: Group::from_name(name), at });
         }
-        Ok(marks.into_iter().collect())
+        Ok(marks)
+    }
+
+    fn foreign(&mut self) -> Result<Vec<(Namespace, Vec<Mark>)>, Unreadable> {
+        let count = self.varint()?;
+        let mut parts: Vec<(Namespace, Vec<Mark>)> = Vec::new();
+        // As above.
+        for _ in 0..count {
+            let length = usize::try_from(self.varint()?).map_err(|_| Unreadable::Corrupt)?;
+            let name = std::str::from_utf8(self.bytes(length)?).map_err(|_| Unreadable::Corrupt)?;
+            let space = Namespace::new(name).map_err(|_| Unreadable::Corrupt)?;
+            let marks = self.marks()?;
+            // One way to write each: ascending, and none without marks.
+            if marks.is_empty() || parts.last().is_some_and(|(last, _)| *last >= space) {
+                return Err(Unreadable::Corrupt);
+            }
+            parts.push((space, marks));
+        }
+        if parts.is_empty() { Err(Unreadable::Corrupt) } else { Ok(parts) }
     }
 
     fn bytes(&mut self, length: usize) -> Result<&'a [u8], Unreadable> {

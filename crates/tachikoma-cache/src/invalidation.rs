@@ -12,6 +12,9 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::dependencies::Dependencies;
 use crate::edition::Edition;
 #[cfg(feature = "memory")]
 use crate::edition::Stamp;
@@ -24,8 +27,9 @@ pub const MAX_TAGS: usize = 64;
 /// The longest tag, in bytes.
 pub const MAX_TAG_BYTES: usize = 256;
 
-/// How many groups a namespace remembers before it raises its floor instead.
-const MAX_GROUPS: usize = 100_000;
+/// How many groups a namespace remembers before it raises its floor instead. Those of keys alone
+/// are up to 65,536.
+pub(crate) const MAX_GROUPS: usize = 200_000;
 
 /// A set of entries of one namespace that are invalidated together.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -63,6 +67,27 @@ impl Group {
             check_number(&groups)?;
         }
         Ok(groups)
+    }
+
+    /// The group of a key, of which there are 65,536: with it others go, so that what is remembered
+    /// of them stays bounded. It is the same in every process.
+    pub fn of_key(name: &str) -> Self {
+        let hash = xxh3_64(name.as_bytes()) & 0xFFFF;
+        Self(format!("k:{hash:04x}").into())
+    }
+
+    /// The group of every key, for patterns: they may concern keys that nobody remembers.
+    pub fn of_any_key() -> Self {
+        Self("k:*".into())
+    }
+
+    /// The groups of these keys, each once.
+    #[cfg(feature = "redis")]
+    pub(crate) fn of_keys<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<Self> {
+        let mut groups: Vec<Self> = names.into_iter().map(Self::of_key).collect();
+        groups.sort_unstable();
+        groups.dedup();
+        groups
     }
 
     /// The tag, if it is the group of one.
@@ -117,9 +142,24 @@ pub struct Mark {
     pub at: Snapshot,
 }
 
-/// All groups of an entry. Empty and free of cost for an entry without tags.
+impl Mark {
+    /// What depends on a key that was read after `at`.
+    pub(crate) fn of_key(name: &str, at: Snapshot) -> [Self; 2] {
+        [Group::of_key(name), Group::of_any_key()].map(|group| Self { group, at })
+    }
+}
+
+/// All groups that an entry is judged by: its own, and those of what it was made of, which may be
+/// of other namespaces. Empty and free of cost for an entry without any.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Marks(Option<Arc<[Mark]>>);
+pub struct Marks(Option<Arc<[Part]>>);
+
+/// The groups of one namespace; `None`: of the entry's own, which comes first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Part {
+    space: Option<Namespace>,
+    marks: Vec<Mark>,
+}
 
 impl Marks {
     /// The marks of an entry of these groups whose source is read after `at`.
@@ -127,21 +167,82 @@ impl Marks {
         groups.iter().map(|group| Mark { group: group.clone(), at }).collect()
     }
 
-    /// Each mark.
-    pub fn as_slice(&self) -> &[Mark] {
-        self.0.as_deref().unwrap_or_default()
+    /// These marks and those of what an entry of the namespace `home` was made of: of one group the
+    /// lower counter.
+    #[must_use]
+    pub fn and(self, read: &Dependencies, home: &Namespace) -> Self {
+        let mut all: Vec<Part> = self.0.as_deref().unwrap_or_default().to_vec();
+        for (space, marks) in read.parts() {
+            let space = (space != home).then(|| space.clone());
+            let known = all.iter_mut().find(|part| part.space == space);
+            match known {
+                None => all.push(Part { space, marks }),
+                Some(part) => {
+                    for mark in marks {
+                        // Of two epochs one is lost, and says so when both are judged.
+                        let same = |other: &&mut Mark| {
+                            other.group == mark.group && other.at.epoch == mark.at.epoch
+                        };
+                        match part.marks.iter_mut().find(same) {
+                            Some(other) => {
+                                other.at.counter = other.at.counter.min(mark.at.counter);
+                            }
+                            None => part.marks.push(mark),
+                        }
+                    }
+                }
+            }
+        }
+        Self::of_parts(all)
+    }
+
+    /// The marks of each namespace; `home` is the entry's own.
+    pub fn parts<'a>(
+        &'a self,
+        home: &'a Namespace,
+    ) -> impl Iterator<Item = (&'a Namespace, &'a [Mark])> + Clone {
+        let parts = self.0.as_deref().unwrap_or_default().iter();
+        parts.map(move |part| (part.space.as_ref().unwrap_or(home), part.marks.as_slice()))
+    }
+
+    /// The marks of the entry's own namespace.
+    pub fn own(&self) -> &[Mark] {
+        match self.0.as_deref().and_then(<[Part]>::first) {
+            Some(Part { space: None, marks }) => marks,
+            _ => &[],
+        }
+    }
+
+    /// The marks of other namespaces.
+    pub fn foreign(&self) -> impl Iterator<Item = (&Namespace, &[Mark])> + Clone {
+        let parts = self.0.as_deref().unwrap_or_default().iter();
+        parts.filter_map(|part| Some((part.space.as_ref()?, part.marks.as_slice())))
     }
 
     /// Whether there are none, so that the entry is always valid.
     pub fn is_empty(&self) -> bool {
         self.0.is_none()
     }
+
+    /// Marks as they stand in stored bytes: own ones, then those of each other namespace.
+    #[cfg(feature = "redis")]
+    pub(crate) fn stored(own: Vec<Mark>, foreign: Vec<(Namespace, Vec<Mark>)>) -> Self {
+        let foreign = foreign.into_iter().map(|(space, marks)| Part { space: Some(space), marks });
+        let own = std::iter::once(Part { space: None, marks: own });
+        Self::of_parts(own.chain(foreign).collect())
+    }
+
+    fn of_parts(mut parts: Vec<Part>) -> Self {
+        parts.retain(|part| !part.marks.is_empty());
+        // Own ones first.
+        parts.sort_by(|a, b| a.space.cmp(&b.space));
+        Self((!parts.is_empty()).then(|| parts.into()))
+    }
 }
 
 impl FromIterator<Mark> for Marks {
     fn from_iter<I: IntoIterator<Item = Mark>>(marks: I) -> Self {
-        let marks: Arc<[Mark]> = marks.into_iter().collect();
-        Self((!marks.is_empty()).then_some(marks))
+        Self::of_parts(vec![Part { space: None, marks: marks.into_iter().collect() }])
     }
 }
 
@@ -231,12 +332,12 @@ impl GroupState {
     }
 
     /// Whether an entry with these marks may be used: the worst of its groups decides.
-    pub fn check(&self, marks: &Marks) -> Validity {
+    pub fn check(&self, marks: &[Mark]) -> Validity {
         let verdict = |mark: &Mark| {
             let generation = self.generations.get(&mark.group).copied().unwrap_or_default();
             judge(mark.at, self.epoch, self.floor, generation)
         };
-        marks.as_slice().iter().map(verdict).max().unwrap_or(Validity::Valid)
+        marks.iter().map(verdict).max().unwrap_or(Validity::Valid)
     }
 }
 
@@ -276,6 +377,12 @@ impl LocalGroups {
         if marks.is_empty() {
             return Validity::Valid;
         }
+        let verdicts = marks.parts(namespace).map(|(space, marks)| self.check_in(space, marks));
+        verdicts.max().unwrap_or(Validity::Valid)
+    }
+
+    /// The same of the marks of one namespace.
+    pub fn check_in(&self, namespace: &Namespace, marks: &[Mark]) -> Validity {
         let states = self.states.read().unwrap_or_else(PoisonError::into_inner);
         let untouched = || GroupState::new(self.epoch).check(marks);
         states.get(namespace).map_or_else(untouched, |state| state.check(marks))
@@ -302,6 +409,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::dependencies::Recorder;
 
     fn groups(names: &[&str]) -> Vec<Group> {
         Group::tags(names).unwrap()
@@ -312,7 +420,7 @@ mod tests {
         let mut state = GroupState::new(7);
         let marks = Marks::new(&groups(tags), state.snapshot());
         state.invalidate(&groups(invalidated), how);
-        assert_eq!(state.check(&marks), expected, "{tags:?} after {how:?} {invalidated:?}");
+        assert_eq!(state.check(marks.own()), expected, "{tags:?} after {how:?} {invalidated:?}");
     }
 
     #[test]
@@ -328,14 +436,14 @@ mod tests {
         let mut state = GroupState::new(7);
         state.invalidate(&groups(&["a"]), How::Hard);
         let marks = Marks::new(&groups(&["a"]), state.snapshot());
-        assert_eq!(state.check(&marks), Validity::Valid);
+        assert_eq!(state.check(marks.own()), Validity::Valid);
     }
 
     #[test]
     fn counters_that_were_lost_invalidate_what_carries_marks() {
         let before = GroupState::new(7);
         let marks = Marks::new(&groups(&["a"]), before.snapshot());
-        assert_eq!(GroupState::new(8).check(&marks), Validity::Invalid);
+        assert_eq!(GroupState::new(8).check(marks.own()), Validity::Invalid);
     }
 
     #[test]
@@ -366,9 +474,9 @@ mod tests {
             state.invalidate(&[Group::tag(&i.to_string()).unwrap()], How::Hard);
         }
         assert!(state.generations.len() <= MAX_GROUPS);
-        assert_eq!(state.check(&marks), Validity::Invalid);
+        assert_eq!(state.check(marks.own()), Validity::Invalid);
         let marks = Marks::new(&groups(&["new"]), state.snapshot());
-        assert_eq!(state.check(&marks), Validity::Valid);
+        assert_eq!(state.check(marks.own()), Validity::Valid);
     }
 
     #[test]
@@ -383,6 +491,35 @@ mod tests {
     }
 
     proptest! {
+        /// Marks of several namespaces say the worst that each of them says by itself.
+        #[test]
+        fn several_namespaces_are_judged_one_by_one(
+            invalidated in prop::collection::vec((0_usize..3, 0_u8..6, any::<bool>()), 0..12),
+            noted in prop::collection::vec((0_usize..3, 0_u8..6, 0_usize..12), 0..12),
+        ) {
+            let local = LocalGroups::default();
+            let spaces = ["a", "b", "c"].map(|name| Namespace::new(name).unwrap());
+            let group = |i: u8| Group::tag(&i.to_string()).unwrap();
+            let recorder = Recorder::new();
+            for (step, (space, i, hard)) in invalidated.iter().enumerate() {
+                for (space, i, at) in noted.iter().filter(|(.., at)| *at == step) {
+                    let _ = at;
+                    let now = local.snapshot(&spaces[*space]);
+                    recorder.add(&spaces[*space], &group(*i), now);
+                }
+                let how = if *hard { How::Hard } else { How::Soft };
+                local.invalidate(&spaces[*space], &[group(*i)], how);
+            }
+            let read = recorder.dependencies();
+            let marks = Marks::default().and(&read, &spaces[0]);
+            let apart = read.parts().map(|(space, marks)| local.check_in(space, &marks));
+            let expected = apart.max().unwrap_or(Validity::Valid);
+            prop_assert_eq!(local.check(&spaces[0], &marks), expected);
+            let count: usize = marks.parts(&spaces[0]).map(|(_, marks)| marks.len()).sum();
+            prop_assert_eq!(count, read.len());
+            prop_assert_eq!(Dependencies::of(&marks, &spaces[0]), read);
+        }
+
         /// The marks of an entry are valid exactly if none of its groups was invalidated since.
         #[test]
         fn validity_is_what_a_list_of_all_invalidations_says(
@@ -401,7 +538,7 @@ mod tests {
             }
             let hit = after.iter().any(|i| mine.contains(i));
             let expected = if hit { Validity::Invalid } else { Validity::Valid };
-            prop_assert_eq!(state.check(&marks), expected);
+            prop_assert_eq!(state.check(marks.own()), expected);
         }
     }
 }

@@ -28,6 +28,7 @@ mod codec;
 #[cfg(feature = "redis")]
 mod compression;
 mod custom_codec;
+pub mod dependencies;
 mod edition;
 pub mod entry;
 #[cfg(feature = "redis")]
@@ -48,6 +49,7 @@ mod load;
 #[doc(hidden)]
 pub mod macros_support;
 mod pattern;
+mod reading;
 mod runtime;
 mod shared;
 #[cfg(all(feature = "redis", feature = "sign"))]

@@ -49,6 +49,7 @@ use lead::{Seat, lead};
 use options::LoadOptions;
 use outcome::{Failure, Given, Held, Loader, Made, Outcome};
 use reentrancy::Chain;
+use storing::basis;
 
 /// How much longer than the load itself a caller waits for somebody else's: it covers the lookup
 /// before and the wake-up after.
@@ -189,12 +190,15 @@ async fn load_alone(shared: &Arc<Shared>, job: Box<Job>, is_nested: bool) -> Out
     if is_nested {
         hurried.notify_one();
     }
-    let (space, name) = (&job.namespace, job.name.as_str());
-    let called = call(shared, space, Some(name), job.loader, None, timeout, &hurried).await;
-    called.and_then(|(product, _)| match product.made {
-        Made::Value(object) => Ok(Given::by_loader(Some(object))),
-        Made::Nothing => Ok(Given::by_loader(None)),
-        Made::NotModified => Err(Failure::NotModified),
+    let Job { namespace, name, tags, loader, .. } = *job;
+    let called = call(shared, &namespace, Some(&name), loader, None, timeout, &hurried).await;
+    called.and_then(|(product, _)| {
+        let basis = || basis(tags, product.tags.as_deref(), product.read);
+        match product.made {
+            Made::Value(object) => Ok(Given::by_loader(Some(object), basis())),
+            Made::Nothing => Ok(Given::by_loader(None, basis())),
+            Made::NotModified => Err(Failure::NotModified),
+        }
     })
 }
 

@@ -46,6 +46,8 @@ pub(crate) struct Shared {
     /// What loads do that do not say otherwise. Its TTL is one.
     pub(crate) options: LoadOptions,
     pub(crate) store_timeout: Duration,
+    /// Whether reads are noted where they are recorded.
+    pub(crate) dependencies: bool,
 }
 
 impl Shared {

@@ -24,7 +24,7 @@ use crate::clock::{Deadline, Time};
 use crate::entry::Entry;
 use crate::error::{Error, ErrorKind};
 use crate::glob::Glob;
-use crate::invalidation::{Group, How, Snapshot};
+use crate::invalidation::{Group, How, Mark, Snapshot, Validity};
 use crate::key::{Key, Namespace};
 use crate::stats::StoreStats;
 
@@ -382,6 +382,14 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// The groups of its entries.
     fn groups(&self) -> &dyn Groups;
 
+    /// Whether each removal and each write of a key but under a lease invalidates the
+    /// [group of the key](Group::of_key) after it took place, and a deferred pattern
+    /// [that of all](Group::of_any_key), so that what was made of entries can be judged by it.
+    /// Default: no.
+    fn has_dependencies(&self) -> bool {
+        false
+    }
+
     /// What it counted. Quick: at most a microsecond.
     fn stats(&self) -> StoreStats;
 
@@ -393,6 +401,19 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 pub trait Groups: Send + Sync {
     /// Where the counters of a namespace stand: for an entry that is written without a lease.
     fn snapshot<'a>(&'a self, namespace: &'a Namespace, cx: &'a Cx) -> Op<'a, Snapshot>;
+
+    /// Where they stood not later than now, if that is known without waiting. Default: it is not.
+    fn known(&self, namespace: &Namespace) -> Option<Snapshot> {
+        let _ = namespace;
+        None
+    }
+
+    /// Whether what has these marks in a namespace may be used, by what is known without waiting.
+    /// Default: nothing is.
+    fn judged(&self, namespace: &Namespace, marks: &[Mark]) -> Option<Validity> {
+        let _ = (namespace, marks);
+        None
+    }
 
     /// Invalidates all entries of these groups whose source was read before now. Answers
     /// [`Pending`](crate::ErrorKind::Pending) as [`Store::remove`] does.

@@ -49,8 +49,7 @@ impl Mutated {
         if meta.marks.is_empty() || meta.negative {
             return Ok(entry);
         }
-        let groups: Vec<Group> =
-            meta.marks.as_slice().iter().map(|mark| mark.group.clone()).collect();
+        let groups: Vec<Group> = meta.marks.own().iter().map(|mark| mark.group.clone()).collect();
         let now = self.inner.groups().snapshot(key.namespace(), cx).await?;
         let meta = Meta { marks: Marks::new(&groups, now), ..meta.clone() };
         Ok(Entry::from_bytes(meta, entry.bytes()?))

@@ -1,6 +1,8 @@
 //! A page that is made of cached entries, also through nested loads, and the invalidation of one.
 //!
-//! It is a design; nothing of it is shipped. A mission is kept in the memory of a node, which hears
+//! How marks pass on: of what was read to what is made of it, the lowest of each group. Which
+//! counter a read notes in the first place is the model `pages`; here it is that of the mission's
+//! own load, the earliest that there is. A mission is kept in the memory of a node, which hears
 //! of changes late. A part of the page is a load of its own that reads the mission and is stored in
 //! Redis; the page reads that part, and the mission once more. Each entry carries the counter that
 //! the mission was *read through*: that of the mission's own entry, taken before its source was

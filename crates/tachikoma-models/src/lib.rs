@@ -12,6 +12,7 @@ mod dependencies;
 mod groups;
 mod guard;
 mod lease;
+mod pages;
 mod search;
 mod tracking;
 
@@ -27,10 +28,11 @@ pub struct Suite {
 }
 
 /// All protocols.
-pub const SUITES: [Suite; 5] = [
+pub const SUITES: [Suite; 6] = [
     Suite { name: "lease", run: lease::outcomes },
     Suite { name: "tracking", run: tracking::outcomes },
     Suite { name: "groups", run: groups::outcomes },
     Suite { name: "dependencies", run: dependencies::outcomes },
+    Suite { name: "pages", run: pages::outcomes },
     Suite { name: "guard", run: guard::outcomes },
 ];

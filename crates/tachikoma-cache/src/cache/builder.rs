@@ -222,6 +222,7 @@ impl<S> CacheBuilder<S> {
             Ttl::Default => self.options.ttl(DEFAULT_TTL),
             _ => self.options,
         };
+        let dependencies = store.has_dependencies();
         let shared = Arc::new(Shared {
             store,
             clock: self.clock,
@@ -236,6 +237,7 @@ impl<S> CacheBuilder<S> {
             tickets: Mutex::new(Tickets::default()),
             options,
             store_timeout: self.store_timeout,
+            dependencies,
         });
         Ok(Cache { inner: Arc::new(Inner { shared, namespace }) })
     }

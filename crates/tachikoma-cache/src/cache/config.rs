@@ -76,6 +76,9 @@ pub struct CacheConfig {
     pub snapshot_interval: Option<String>,
     /// Whether to count which keys are asked for most and which values are largest. Default: no.
     pub track_top_keys: Option<bool>,
+    /// Whether what was made of entries goes when these go ([`dependencies`](crate::dependencies));
+    /// the same in all processes that share a server. Default: no.
+    pub dependencies: Option<bool>,
     /// The most bytes of one value: `64MiB`. A larger one is loaded and not stored. Default:
     /// `64MiB` in Redis; in memory as much as the cache holds.
     pub max_value_bytes: Option<String>,
@@ -186,16 +189,10 @@ impl CacheConfig {
                 "snapshot" => self.snapshot = Some(value),
                 "snapshot_interval" => self.snapshot_interval = Some(value),
                 "track_top_keys" => {
-                    let on = value.parse().map_err(|_| {
-                        Error::new(
-                            ErrorKind::Config,
-                            format!(
-                                "track_top_keys is \"{}\"; allowed are true and false",
-                                Shown(&value)
-                            ),
-                        )
-                    })?;
-                    self.track_top_keys = Some(on);
+                    self.track_top_keys = Some(setting("track_top_keys", &value, parse_switch)?);
+                }
+                "dependencies" => {
+                    self.dependencies = Some(setting("dependencies", &value, parse_switch)?);
                 }
                 "max_value_bytes" => self.max_value_bytes = Some(value),
                 "compression" => self.compression = Some(value),
@@ -272,6 +269,10 @@ impl CacheConfig {
     }
 }
 
+fn parse_switch(text: &str) -> Result<bool, String> {
+    text.parse().map_err(|_| "allowed are true and false".to_owned())
+}
+
 fn parse_number(text: &str) -> Result<f64, String> {
     text.parse().map_err(|_| "it is a number, like 0.1".to_owned())
 }
@@ -285,8 +286,8 @@ pub(super) fn unknown_setting(name: &str) -> Error {
              max_entries, max_bytes, load_timeout, max_concurrent_loads, max_queued_loads, \
              store_timeout, time_to_idle, stale_while_revalidate, stale_if_error, soft_timeout, \
              retry_after, negative_ttl, early_refresh, jitter, codec, track_top_keys, \
-             max_value_bytes, and for Redis memory, freshness, lease, compression, compress_above, \
-             password_file, and for memory snapshot, snapshot_interval"
+             dependencies, max_value_bytes, and for Redis memory, freshness, lease, compression, \
+             compress_above, password_file, and for memory snapshot, snapshot_interval"
         ),
     )
 }

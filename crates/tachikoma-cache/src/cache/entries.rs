@@ -11,12 +11,13 @@ use std::sync::Arc;
 use super::Cache;
 use crate::clock::Clock;
 use crate::codec::{TypeOps, own_object};
+use crate::dependencies::Dependencies;
 use crate::entry::{Entry, Object, Value};
-use crate::error::{BatchError, Error};
+use crate::error::{BatchError, Error, ErrorKind};
 use crate::expiry::Ttl;
 use crate::glob::Glob;
-use crate::invalidation::{Group, Marks};
-use crate::key::Key;
+use crate::invalidation::{Group, Mark, Marks, Validity};
+use crate::key::{Key, Namespace};
 use crate::load::batch::AT_ONCE;
 use crate::pattern::Pattern;
 use crate::store::{Cursor, Guarantee, Item, Lease, Page, Removed, Want, When, Written};
@@ -161,19 +162,35 @@ impl Entries {
     /// As [`Cache::set`].
     pub async fn fill<V: Value, S: AsRef<str>>(
         &self,
-        mut lease: EntryLease,
+        lease: EntryLease,
         value: Arc<V>,
         ttl: impl Into<Ttl>,
         tags: impl IntoIterator<Item = S>,
     ) -> Result<bool, Error> {
-        let Some(right) = lease.lease else {
+        self.fill_with(lease, value, ttl, tags, &Dependencies::default()).await
+    }
+
+    /// As [`fill`](Self::fill), of what was made of `read`, recorded since the lease was taken: it
+    /// goes when any of that goes. What is not known to depend on what is not stored.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cache::set`].
+    pub async fn fill_with<V: Value, S: AsRef<str>>(
+        &self,
+        mut lease: EntryLease,
+        value: Arc<V>,
+        ttl: impl Into<Ttl>,
+        tags: impl IntoIterator<Item = S>,
+        read: &Dependencies,
+    ) -> Result<bool, Error> {
+        let Some(right) = lease.lease.filter(|_| read.is_known()) else {
             return Ok(false);
         };
         let (shared, name) = (self.cache.shared(), lease.key.clone());
         let tags = shared.counted(Group::tags(tags))?;
         let (key, cx, ops) = (self.cache.key(&name)?, shared.cx(), TypeOps::own::<V>());
-        let marks =
-            if tags.is_empty() { Marks::default() } else { Marks::new(&tags, right.groups) };
+        let marks = Marks::new(&tags, right.groups).and(read, key.namespace());
         let entry = shared.counted(shared.entry(ttl.into(), ops, value, marks, cx.now))?;
         lease.lease = None; // From here on it is the store's.
         let written = shared.store.write(&key, entry, When::Leased(&right), &cx).await;
@@ -196,9 +213,40 @@ impl Entries {
         ttl: impl Into<Ttl>,
         tags: impl IntoIterator<Item = S>,
     ) -> Result<(), Error> {
-        let tags = self.cache.shared().counted(Group::tags(tags))?;
-        let ops = TypeOps::own::<V>();
-        self.cache.put(key, value, ops, ttl.into(), &tags, When::Always).await.map(|_| ())
+        self.put_with(key, value, ttl, tags, &Dependencies::default()).await
+    }
+
+    /// As [`put`](Self::put), of what was made of `read`: it goes when any of that goes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cache::set`]; [`Unsupported`](crate::ErrorKind::Unsupported) if it is not known what it
+    /// depends on.
+    pub async fn put_with<V: Value, S: AsRef<str>>(
+        &self,
+        key: &str,
+        value: Arc<V>,
+        ttl: impl Into<Ttl>,
+        tags: impl IntoIterator<Item = S>,
+        read: &Dependencies,
+    ) -> Result<(), Error> {
+        let shared = self.cache.shared();
+        if let Some(why) = read.unknown() {
+            return shared.counted(Err(Error::new(ErrorKind::Unsupported, why.to_string())));
+        }
+        let (tags, ops) = (shared.counted(Group::tags(tags))?, TypeOps::own::<V>());
+        let made = self.cache.put_made(key, value, ops, ttl.into(), &tags, read, When::Always);
+        made.await.map(|_| ())
+    }
+
+    /// Whether what was made of `read` may be used as fresh, by what this process knows without
+    /// asking. `false` may also mean that it does not know.
+    pub fn is_current(&self, read: &Dependencies) -> bool {
+        let groups = self.cache.shared().store.groups();
+        let is_valid = |(space, marks): (&Namespace, Vec<Mark>)| {
+            groups.judged(space, &marks) == Some(Validity::Valid)
+        };
+        read.is_known() && read.parts().all(is_valid)
     }
 
     /// Stores several objects whatever was there, as [`Cache::set_many`] stores values.
@@ -289,7 +337,7 @@ impl Entries {
                 shared.store.scan(namespace, cursor, &everything, Want::Entries, COUNTED, &cx);
             let page = shared.counted(page.await)?;
             for item in &page.items {
-                let marks = item.entry.as_ref().map(|entry| entry.meta().marks.as_slice());
+                let marks = item.entry.as_ref().map(|entry| entry.meta().marks.own());
                 if marks.unwrap_or_default().iter().any(|mark| mark.group == group) {
                     seen.insert(hasher.hash_one(&item.name));
                 }

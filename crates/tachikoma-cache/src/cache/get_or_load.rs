@@ -27,6 +27,7 @@ use crate::load::choose::{Choice, Found, choose};
 use crate::load::flight::Kind;
 use crate::load::options::{LoadOptions, option_methods};
 use crate::load::outcome::{Failure, Loader, Made, Product, SourceError};
+use crate::reading::Reading;
 use crate::shared::Shared;
 use crate::store::{Guarantee, Peek};
 
@@ -240,20 +241,27 @@ where
             optional,
             loader: erase(loader),
         };
-        let away = |known, request| Start::Away(answer(Arc::clone(shared), known, request));
+        // Before anything is looked at.
+        let reading = shared.reading(cache.namespace_ref());
+        let away = |known, request, reading| {
+            Start::Away(answer(Arc::clone(shared), known, request, reading))
+        };
         let key = match Key::new(cache.namespace_ref(), name) {
             Ok(key) => key,
             Err(error) => {
                 shared.miss_of(cache.namespace_ref(), name);
                 shared.counters.errors.count(error.kind());
-                return away(Known::Load(None, false), request());
+                return away(Known::Load(None, false), request(), reading);
             }
         };
         let now = shared.clock.now();
-        let Glance { value, guarantee, bytes, early, found, peek } =
-            shared.glance::<T>(&key, options, now);
+        let Glance { value, guarantee, bytes, early, found, read, peek } =
+            shared.glance::<T>(&key, options, now, reading.is_some());
         if let Some(value) = value {
             shared.hit(&key, bytes);
+            if let (Some(reading), Some(entry)) = (reading, read) {
+                reading.entry(key.namespace(), name, &entry);
+            }
             if early.is_some_and(|early| shared.is_time(&key, early, options)) {
                 let mut held = None;
                 shared.peek(&key, &mut |entry, guarantee| held = Some((entry.clone(), guarantee)));
@@ -267,24 +275,26 @@ where
             return Start::Here(Some(Hit::new(value, guarantee, Source::Hit)));
         }
         if peek == Peek::Ask && found.is_none() {
-            return away(Known::Ask(None), request());
+            return away(Known::Ask(None), request(), reading);
         }
         let ops = TypeOps::by::<T>(&shared.codecs);
         let held = found.and_then(|found| shared.hold(&key, found, ops, optional));
         if peek.asks() {
             let spared = held.as_ref().filter(|_| peek == Peek::Away);
             if let Some(answer) = spared.and_then(|held| shared.spared(&key, held, options)) {
-                return Start::Here(hit_of(answer));
+                return Start::Here(hit_noted(answer, &key, reading));
             }
-            return away(Known::Ask(held), request());
+            return away(Known::Ask(held), request(), reading);
         }
         match shared.decide(&key, held, options) {
-            Decision::Serve(answer) => Start::Here(hit_of(answer)),
+            Decision::Serve(answer) => Start::Here(hit_noted(answer, &key, reading)),
             Decision::Renew(answer, held) => {
                 renew(shared, &key, held, true, request);
-                Start::Here(hit_of(answer))
+                Start::Here(hit_noted(answer, &key, reading))
             }
-            Decision::Load(held, has_fallback) => away(Known::Load(held, has_fallback), request()),
+            Decision::Load(held, has_fallback) => {
+                away(Known::Load(held, has_fallback), request(), reading)
+            }
         }
     }
 }
@@ -299,6 +309,8 @@ struct Glance<T> {
     bytes: Option<usize>,
     /// What tells whether it is to be renewed early, if that is asked for.
     early: Option<Found>,
+    /// What that was stored as, if the lookup is noted.
+    read: Option<Entry>,
     /// What else there is.
     found: Option<(Entry, Guarantee)>,
     peek: Peek,
@@ -306,9 +318,15 @@ struct Glance<T> {
 
 impl Shared {
     #[inline]
-    fn glance<T: Cacheable>(&self, key: &Key<'_>, options: &LoadOptions, now: Time) -> Glance<T> {
+    fn glance<T: Cacheable>(
+        &self,
+        key: &Key<'_>,
+        options: &LoadOptions,
+        now: Time,
+        is_noted: bool,
+    ) -> Glance<T> {
         let (mut value, mut bytes, mut early, mut found) = (None, None, None, None);
-        let (mut undecoded, mut fresh) = (None, Guarantee::Fresh);
+        let (mut undecoded, mut read, mut fresh) = (None, None, Guarantee::Fresh);
         let peek = self.store.peek(key, now, &mut |entry, guarantee| {
             if !guarantee.is_fresh() || entry.meta().negative {
                 found = Some((entry.clone(), guarantee));
@@ -323,6 +341,9 @@ impl Shared {
             if self.listeners.is_some() {
                 bytes = entry.known_bytes();
             }
+            if is_noted {
+                read = Some(entry.clone());
+            }
             if options.early_refresh.is_some() {
                 early = Some(Found::of(entry.meta(), guarantee, now));
             }
@@ -330,7 +351,7 @@ impl Shared {
         if let Some(entry) = undecoded {
             value = self.decode(key, &entry);
         }
-        Glance { value, guarantee: fresh, bytes, early, found, peek }
+        Glance { value, guarantee: fresh, bytes, early, read, found, peek }
     }
 
     /// Whether a fresh value is to be renewed now.
@@ -341,8 +362,20 @@ impl Shared {
     }
 }
 
+/// The hit of an answer that memory gave, noted.
+fn hit_noted<T: Send + Sync + 'static>(
+    answer: Answer,
+    key: &Key<'_>,
+    reading: Option<Reading>,
+) -> Option<Hit<T>> {
+    if let Some(reading) = reading {
+        reading.value(key.namespace(), key.name(), &answer.basis, answer.guarantee);
+    }
+    hit_of(answer)
+}
+
 pub(super) fn hit_of<T: Send + Sync + 'static>(answer: Answer) -> Option<Hit<T>> {
-    let Answer { object, guarantee, way } = answer;
+    let Answer { object, guarantee, way, basis: _ } = answer;
     let source = match way {
         _ if guarantee.is_stale() => Source::Stale,
         Way::Found => Source::Hit,

@@ -166,7 +166,13 @@ impl Cache {
         let shared = self.shared();
         let namespace = self.namespace_ref();
         let loading = shared.flights.detach_matching(namespace, glob);
-        let removed = self.scan_and_remove(glob, loading).await;
+        let mut removed = self.scan_and_remove(glob, loading).await;
+        if shared.dependencies && removed.is_ok() {
+            // What was made of keys that are no longer here could not be looked for.
+            let (any, cx) = ([Group::of_any_key()], shared.cx());
+            let done = shared.store.groups().invalidate(namespace, &any, How::Hard, &cx).await;
+            removed = removed.and_then(|removed| done.map(|()| removed));
+        }
         shared.flights.detach_matching(namespace, glob);
         // What could not be looked for is remembered, if the store can be away at all.
         let removed = removed.map_err(|error| match shared.store.defer_pattern(namespace, glob) {

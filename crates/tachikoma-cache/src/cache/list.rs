@@ -13,6 +13,7 @@ use futures_util::future::BoxFuture;
 
 use super::Cache;
 use crate::clock::{Stopwatch, Time};
+use crate::dependencies::Unknown;
 use crate::entry::{CodecId, Entry};
 use crate::error::{Error, ErrorKind};
 use crate::expiry::KeyTtl;
@@ -140,7 +141,7 @@ pub struct EntryInfo {
 impl EntryInfo {
     fn of(entry: &Entry, freshness: Guarantee, now: Time) -> Self {
         let meta = entry.meta();
-        let tags = meta.marks.as_slice().iter().filter_map(|mark| mark.group.as_tag());
+        let tags = meta.marks.own().iter().filter_map(|mark| mark.group.as_tag());
         Self {
             freshness,
             created: meta.created,
@@ -221,6 +222,9 @@ impl Keys<'_> {
         if !(1..=MOST).contains(&limit) {
             let detail = format!("limit: {limit}; allowed is 1 to {MOST}");
             return shared.counted(Err(Error::new(ErrorKind::InvalidPage, detail)));
+        }
+        if let Some(reading) = shared.reading(cache.namespace_ref()) {
+            reading.spoil(Unknown::Listed);
         }
         let watch = Stopwatch::start();
         let mut keys: Vec<String> = Vec::new();

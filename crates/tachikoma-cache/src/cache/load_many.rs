@@ -15,6 +15,7 @@ use crate::entry::Object;
 use crate::error::{Error, LoadError};
 use crate::expiry::Ttl;
 use crate::invalidation::Group;
+use crate::load::answer::Answer;
 use crate::load::batch::{Found, Source, Terms};
 use crate::load::flight::Kind;
 use crate::load::many::{Wanted, answer_many};
@@ -90,6 +91,8 @@ where
             local: true,
             source: source(loader),
         };
+        // Before anything is looked at.
+        let mut reading = shared.reading(cache.namespace_ref());
         Box::pin(async move {
             // Each name once, and where in the answers it is.
             let mut places: HashMap<String, usize> = HashMap::with_capacity(keys.len());
@@ -103,8 +106,21 @@ where
                 });
                 order.push(place);
             }
+            let (space, noted) = (terms.namespace.clone(), reading.as_ref().map(|_| names.clone()));
+            shared.settle(&mut reading, &space).await;
             let wanted = Wanted { names, tags, terms };
-            let answers = answer_many(&shared, wanted).await.map_err(error_of)?;
+            let answers = answer_many(&shared, wanted).await;
+            if let (Some(reading), Some(names)) = (reading, noted) {
+                for (place, name) in names.iter().enumerate() {
+                    match answers.as_ref().ok().and_then(|answers| answers.get(place)) {
+                        Some(Answer { basis, guarantee, .. }) => {
+                            reading.value(&space, name, basis, *guarantee);
+                        }
+                        None => reading.key(&space, name),
+                    }
+                }
+            }
+            let answers = answers.map_err(error_of)?;
             let hits: Vec<Option<Hit<T>>> = answers.into_iter().map(hit_of).collect();
             Ok(order.into_iter().map(|place| hits.get(place).cloned().flatten()).collect())
         })

@@ -82,6 +82,6 @@ impl<T: Send + Sync + 'static> Loaded<T> {
     pub(super) fn erased(self) -> Product {
         let Self { value, ttl, tags, store } = self;
         let made = value.map_or(Made::NotModified, |value| Made::Value(Arc::new(value)));
-        Product { made, ttl, tags, store }
+        Product { ttl, tags, store, ..Product::of(made) }
     }
 }

@@ -11,6 +11,7 @@ use futures_util::future::BoxFuture;
 use super::{Cache, Hit};
 use crate::clock::Deadline;
 use crate::codec::{Cacheable, TypeOps};
+use crate::dependencies::Unknown;
 use crate::entry::Object;
 use crate::error::{BatchError, Error, ErrorKind};
 use crate::expiry::{Life, Ttl};
@@ -65,16 +66,20 @@ impl Cache {
     ) -> Result<Vec<Option<Hit<T>>>, Error> {
         let shared = self.shared();
         let keys = self.keys_of(keys)?;
+        let mut reading = shared.reading(self.namespace_ref());
         let mut asked = Vec::new();
         let mut hits: Vec<Option<Hit<T>>> = Vec::with_capacity(keys.len());
         for key in &keys {
-            let (hit, peek) = shared.look(key);
+            let (hit, peek) = shared.look(key, reading.as_ref());
             if hit.is_none() && peek.asks() {
                 asked.push((hits.len(), key));
             }
             hits.push(hit);
         }
         let mut failure = None;
+        if !asked.is_empty() {
+            shared.settle(&mut reading, self.namespace_ref()).await;
+        }
         for chunk in asked.chunks(AT_ONCE) {
             let wanted: Vec<_> = chunk.iter().map(|(_, key)| (*key).clone()).collect();
             let found = match &failure {
@@ -88,14 +93,19 @@ impl Cache {
             let mut found = found.into_iter();
             for (place, key) in chunk {
                 // Counted also if the store failed: then it is a miss.
-                let hit = shared.judge(key, found.next().flatten().as_ref());
+                let hit = shared.judge(key, found.next().flatten().as_ref(), reading.as_ref());
                 if let Some(slot) = hits.get_mut(*place) {
                     *slot = hit;
                 }
             }
         }
         match failure {
-            Some(error) => shared.counted(Err(error)),
+            Some(error) => {
+                if let Some(reading) = reading {
+                    reading.spoil(Unknown::NoCounter);
+                }
+                shared.counted(Err(error))
+            }
             None => Ok(hits),
         }
     }

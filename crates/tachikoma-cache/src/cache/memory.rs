@@ -57,6 +57,14 @@ impl CacheBuilder<MemoryConfig> {
         self
     }
 
+    /// Notes which keys and tags are read while something is recorded, so that what is made of them
+    /// goes when they go: see [`dependencies`](crate::dependencies). Each removal and each write
+    /// then counts an invalidation besides. Default: off.
+    pub fn dependencies(mut self, on: bool) -> Self {
+        self.store.dependencies = on;
+        self
+    }
+
     /// The cache. It needs no runtime; loads do.
     ///
     /// # Errors
@@ -146,6 +154,7 @@ pub(super) fn build(config: &CacheConfig, builder: CacheBuilder<()>) -> Result<C
         ));
     }
     let mut builder = config.apply(builder.on_store(MemoryConfig::default()))?;
+    builder = builder.dependencies(config.dependencies.unwrap_or_default());
     if let Some(bytes) = &config.max_value_bytes {
         builder = builder.max_value_bytes(setting("max_value_bytes", bytes, parse_bytes)?);
     }

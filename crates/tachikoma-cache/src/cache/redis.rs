@@ -84,7 +84,7 @@ pub(super) async fn connect(
     if let Some(lease) = &config.lease {
         redis = redis.lease(setting("lease", lease, parse_duration)?);
     }
-    redis = form(config, redis)?;
+    redis = form(config, redis)?.dependencies(config.dependencies.unwrap_or_default());
     builder.check()?;
     let (clock, listeners) = (Arc::clone(&builder.clock), builder.listeners());
     let store: Arc<dyn Store> = if has_tier {

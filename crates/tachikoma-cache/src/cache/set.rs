@@ -7,6 +7,7 @@ use futures_util::future::BoxFuture;
 
 use super::Cache;
 use crate::codec::{Cacheable, TypeOps};
+use crate::dependencies::Dependencies;
 use crate::entry::Object;
 use crate::error::{Error, ErrorKind};
 use crate::expiry::{Life, Ttl};
@@ -89,6 +90,21 @@ impl Cache {
         tags: &[Group],
         when: When<'_>,
     ) -> Result<Written, Error> {
+        self.put_made(key, object, ops, life, tags, &Dependencies::default(), when).await
+    }
+
+    /// The same with what the object was made of.
+    #[expect(clippy::too_many_arguments, reason = "they are the parts of one write")]
+    pub(super) async fn put_made(
+        &self,
+        key: &str,
+        object: Object,
+        ops: TypeOps,
+        life: impl Into<Life>,
+        tags: &[Group],
+        read: &Dependencies,
+        when: When<'_>,
+    ) -> Result<Written, Error> {
         let key = self.key(key)?;
         let shared = self.shared();
         let cx = shared.cx();
@@ -101,6 +117,7 @@ impl Cache {
                 Marks::new(tags, at)
             }
         };
+        let marks = marks.and(read, key.namespace());
         let entry = shared.counted(shared.entry(life, ops, object, marks, cx.now))?;
         let written = shared.store.write(&key, entry, when, &cx).await;
         if matches!(when, When::Always)

@@ -1,8 +1,8 @@
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 
 use super::*;
-
-use crate::key::Namespace;
 
 const OFFSET: Offset = Offset(-1500);
 
@@ -325,7 +325,13 @@ fn the_head_alone_tells_when_an_entry_expires() {
 fn any_marks() -> impl Strategy<Value = Marks> {
     let one = ("[a-z]:.{0,12}", 0..3_u64, any::<u64>())
         .prop_map(|(name, epoch, counter)| mark(&name, epoch, counter % 3 * (u64::MAX / 3)));
-    prop::collection::vec(one, 0..6).prop_map(|marks| marks.into_iter().collect())
+    let marks = || prop::collection::vec(one.clone(), 0..6);
+    let foreign = prop::collection::vec(("[a-z]{1,3}", marks()), 0..3);
+    (marks(), foreign).prop_map(|(own, foreign)| {
+        let foreign: BTreeMap<_, _> = foreign.into_iter().collect();
+        let space = |(name, marks): (String, _)| (Namespace::new(&name).unwrap(), marks);
+        Marks::stored(own, foreign.into_iter().map(space).collect())
+    })
 }
 
 fn any_meta() -> impl Strategy<Value = Meta> {

@@ -67,7 +67,9 @@ fn value_bytes(codec: Codec) -> Option<(Meta, Bytes)> {
 fn entries(keys: &SignKeys, place: &Key<'_>) -> Vec<Vec<u8>> {
     let at = |counter| Snapshot { epoch: 7, counter };
     let mark = |name: &str, counter| Mark { group: Group::from_name(name), at: at(counter) };
-    let marks: Marks = [mark("t:a", 1), mark("t:b", 1), mark("t:c", 300)].into_iter().collect();
+    let own = vec![mark("t:a", 1), mark("t:b", 1), mark("t:c", 300)];
+    let other = (Namespace::new("other").unwrap(), vec![mark("k:00ff", 2), mark("k:*", 2)]);
+    let marks = Marks::stored(own, vec![other]);
     let mut all = Vec::new();
     for (meta, bytes) in [Codec::Json, Codec::MessagePack].into_iter().filter_map(value_bytes) {
         for compression in [Compression::None, Compression::Lz4, Compression::ZSTD] {

@@ -19,6 +19,7 @@ use crate::entry::Object;
 use crate::error::Error;
 use crate::invalidation::Group;
 use crate::key::{Key, Namespace};
+use crate::reading::{Basis, Reading};
 use crate::runtime::can_load;
 use crate::shared::Shared;
 use crate::store::{Guarantee, StaleReason};
@@ -59,11 +60,14 @@ pub(crate) struct Answer {
     pub(crate) object: Option<Object>,
     pub(crate) guarantee: Guarantee,
     pub(crate) way: Way,
+    /// What it was made of.
+    pub(crate) basis: Basis,
 }
 
 impl Answer {
-    pub(super) fn found(object: Option<Object>, guarantee: Guarantee) -> Self {
-        Self { object, guarantee, way: Way::Found }
+    pub(super) fn found(held: &Held, guarantee: Guarantee) -> Self {
+        let basis = Basis::Stored(held.entry.clone());
+        Self { object: held.object.clone(), guarantee, way: Way::Found, basis }
     }
 
     pub(super) fn of(given: Given, followed: bool) -> Self {
@@ -72,7 +76,8 @@ impl Answer {
             (By::Loader, false) => Way::Loaded,
             (By::Loader, true) | (By::Elsewhere, _) => Way::Joined,
         };
-        Self { object: given.object, guarantee: given.guarantee, way }
+        let Given { object, guarantee, basis, .. } = given;
+        Self { object, guarantee, way, basis }
     }
 }
 
@@ -103,10 +108,10 @@ impl Shared {
         );
         let decision = match (held, choice) {
             (Some(held), Choice::Serve(guarantee)) => {
-                Decision::Serve(Answer::found(held.object, guarantee))
+                Decision::Serve(Answer::found(&held, guarantee))
             }
             (Some(held), Choice::ServeAndRefresh(guarantee)) => {
-                Decision::Renew(Answer::found(held.object.clone(), guarantee), held)
+                Decision::Renew(Answer::found(&held, guarantee), held)
             }
             (held, choice) => Decision::Load(held, choice == Choice::LoadWithFallback),
         };
@@ -138,7 +143,7 @@ impl Shared {
         if let Guarantee::Stale { reason, age } = guarantee {
             self.stale(key, reason, age);
         }
-        Some(Answer::found(held.object.clone(), guarantee))
+        Some(Answer::found(held, guarantee))
     }
 
     pub(crate) fn is_throttled(&self, key: &Key<'_>, options: &LoadOptions) -> bool {
@@ -166,8 +171,30 @@ pub(crate) fn renew(
     }
 }
 
-/// Looks the key up if that is still to be done, and loads if need be.
+/// Looks the key up if that is still to be done, and loads if need be; notes what it was for a
+/// caller who is recorded.
 pub(crate) async fn answer(
+    shared: Arc<Shared>,
+    known: Known,
+    request: Request,
+    mut reading: Option<Reading>,
+) -> Result<Answer, Failure> {
+    if reading.is_none() {
+        return look_or_load(shared, known, request).await;
+    }
+    let (space, name) = (request.namespace.clone(), request.name.clone());
+    shared.settle(&mut reading, &space).await;
+    let answer = Box::pin(look_or_load(shared, known, request)).await;
+    if let Some(reading) = reading {
+        match &answer {
+            Ok(answer) => reading.value(&space, &name, &answer.basis, answer.guarantee),
+            Err(_) => reading.key(&space, &name),
+        }
+    }
+    answer
+}
+
+async fn look_or_load(
     shared: Arc<Shared>,
     known: Known,
     request: Request,
@@ -354,7 +381,7 @@ impl Shared {
             if let Ok(key) = Key::new(namespace, name) {
                 self.stale(&key, reason, age);
             }
-            Answer::found(held.object.clone(), Guarantee::Stale { reason, age })
+            Answer::found(held, Guarantee::Stale { reason, age })
         })
     }
 }
@@ -394,5 +421,5 @@ async fn found_meanwhile(
 ) -> Option<Answer> {
     let found = lookup::look_up(shared, key).await.found.ok()??;
     let held = Held::of(found, &shared.codecs, ops, optional, shared.clock.now()).ok()??;
-    held.guarantee.is_fresh().then(|| Answer::found(held.object, held.guarantee))
+    held.guarantee.is_fresh().then(|| Answer::found(&held, held.guarantee))
 }

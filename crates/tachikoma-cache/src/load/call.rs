@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use super::bulkhead::Full;
 use super::outcome::{Failure, Loader, Product};
 use crate::clock::{Stopwatch, Time};
+use crate::dependencies::Recorder;
 use crate::entry::Object;
 use crate::events::{EventKind, LoadFailure};
 use crate::key::Namespace;
@@ -48,7 +49,15 @@ pub(super) async fn call(
     shared.counters.loads.add_one();
     let (took, began) = (Stopwatch::start(), shared.clock.now());
     // The call itself may panic as well as the future that it makes.
-    let load = AssertUnwindSafe(async move { loader(held).await }).catch_unwind();
+    let recorder = shared.dependencies.then(Recorder::apart);
+    let recording = recorder.clone();
+    let load = async move {
+        match recording {
+            Some(recorder) => recorder.scope(async move { loader(held).await }).await,
+            None => loader(held).await,
+        }
+    };
+    let load = AssertUnwindSafe(load).catch_unwind();
     let result = match select(Box::pin(load), limit).await {
         Either::Left((Ok(Ok(product)), _)) => Ok(product),
         Either::Left((Ok(Err(error)), _)) => Err(Failure::Source(error)),
@@ -71,5 +80,6 @@ pub(super) async fn call(
             Err(_) => EventKind::LoadFailed { took, why: LoadFailure::Error },
         },
     );
-    result.map(|product| (product, began))
+    let read = recorder.map(|recorder| recorder.dependencies()).unwrap_or_default();
+    result.map(|product| (Product { read, ..product }, began))
 }

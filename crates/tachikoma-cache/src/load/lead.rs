@@ -24,6 +24,7 @@ use crate::codec::TypeOps;
 use crate::entry::Entry;
 use crate::error::{Error, ErrorKind};
 use crate::key::{Key, Namespace};
+use crate::reading::Basis;
 use crate::runtime::lock;
 use crate::shared::Shared;
 use crate::store::{Begun, Cx, Holder, Lease, When, Written};
@@ -90,14 +91,15 @@ impl Seat {
     /// Leaves with what somebody stored meanwhile: it is for those who came before it was asked
     /// for, the others ask for themselves.
     pub(super) fn found(&mut self, held: Held) {
-        let (object, guarantee) = (held.object, held.guarantee);
+        let Held { object, guarantee, entry, .. } = held;
+        let basis = Basis::Stored(entry);
         let by = if self.crew.has_waited() { By::Elsewhere } else { By::Store };
         if by == By::Elsewhere {
             self.shared.counters.coalesced.add_one();
         }
         self.give_back();
         self.leave();
-        self.crew.publish(Ok(Given { object, guarantee, by }));
+        self.crew.publish(Ok(Given { object, guarantee, by, basis }));
         self.crew.judge(Verdict::AskAgain);
     }
 
@@ -191,13 +193,19 @@ pub(super) async fn lead(mut seat: Seat, mut job: Box<Job>) {
     };
     shared.throttle.open(&keys[0]);
     let (now, default_ttl) = (shared.clock.now(), shared.options.ttl);
-    let asked = Asked { options: job.options, ops: job.ops, tags: job.tags, default_ttl };
+    let asked = Asked {
+        options: job.options,
+        ops: job.ops,
+        tags: job.tags,
+        space: &namespace,
+        default_ttl,
+    };
     let plan = asked.plan(product, held.as_ref(), now, now.since(began), rand::random());
-    let Some(Plan { object, stored }) = plan else {
+    let Some(Plan { object, stored, basis }) = plan else {
         shared.counters.load_failures.add_one();
         return seat.fail(Failure::NotModified);
     };
-    let given = Given::by_loader(object);
+    let given = Given::by_loader(object, basis);
     let verdict = match next(&shared, &keys[0], right, stored, seat.has_older, now) {
         Next::Store(entry, lease) => {
             store(&mut seat, &keys[0], entry, lease, left, &given, job.local).await
@@ -287,7 +295,9 @@ pub(super) fn next(
             });
             // What is there is older than what the source says now.
             match stored.or_else(|| has_older.then(|| Unmarked::note(now))) {
-                Some(unmarked) => return Next::Store(unmarked.entry(lease.groups), lease),
+                Some(unmarked) => {
+                    return Next::Store(unmarked.entry(key.namespace(), lease.groups), lease);
+                }
                 None => Verdict::AskAgain,
             }
         }

@@ -121,8 +121,11 @@ async fn load(
     let names = loading.iter().map(|one| one.seat.name().to_owned()).collect();
     let (loader, timeout) = ((terms.source)(names), terms.options.load_timeout);
     let called = call(shared, namespace, None, loader, None, timeout, hurried).await;
-    let (mut found, began) = match called.and_then(|(product, began)| Ok((found(product)?, began)))
-    {
+    let called = called.and_then(|(mut product, began)| {
+        let read = std::mem::take(&mut product.read);
+        Ok((found(product)?, read, began))
+    });
+    let (mut found, read, began) = match called {
         Ok(found) => found,
         Err(failure) => return fail(shared, loading, terms, &failure),
     };
@@ -133,12 +136,13 @@ async fn load(
             shared.throttle.open(key);
         }
         let made = found.remove(seat.name()).map_or(Made::Nothing, Made::Value);
-        let Some(Plan { object, stored }) = plan(shared, terms, made, held.as_ref(), now, began)
-        else {
+        let product = Product { read: read.clone(), ..Product::of(made) };
+        let plan = plan(shared, terms, product, held.as_ref(), now, began);
+        let Some(Plan { object, stored, basis }) = plan else {
             seat.fail(Failure::Aborted); // Only what is not modified has none.
             continue;
         };
-        let given = Given::by_loader(object);
+        let given = Given::by_loader(object, basis);
         let Some(key) = key else {
             seat.give(given.clone(), Verdict::Good(Ok(given)));
             continue;
@@ -232,14 +236,14 @@ fn fail(shared: &Shared, loading: Vec<Loading<'_>>, terms: &Terms, failure: &Fai
 fn plan(
     shared: &Shared,
     terms: &Terms,
-    made: Made,
+    product: Product,
     held: Option<&Held>,
     now: Time,
     began: Time,
 ) -> Option<Plan> {
     let (options, ops, tags) = (terms.options, terms.ops, terms.tags.clone());
-    let asked = Asked { options, ops, tags, default_ttl: shared.options.ttl };
-    let product = Product::of(made);
+    let (space, default_ttl) = (&terms.namespace, shared.options.ttl);
+    let asked = Asked { options, ops, tags, space, default_ttl };
     asked.plan(product, held, now, now.since(began), rand::random())
 }
 

@@ -327,7 +327,7 @@ async fn found_meanwhile(
             });
             match held {
                 Some(held) if held.guarantee.is_fresh() => {
-                    answers.insert(want.place, Answer::found(held.object, held.guarantee));
+                    answers.insert(want.place, Answer::found(&held, held.guarantee));
                 }
                 _ => left.push(want.clone()),
             }

@@ -8,10 +8,12 @@ use futures_util::future::BoxFuture;
 
 use crate::clock::Time;
 use crate::codec::{Codecs, TypeOps};
+use crate::dependencies::Dependencies;
 use crate::entry::{Entry, Object};
 use crate::error::Error;
 use crate::expiry::Ttl;
 use crate::invalidation::Group;
+use crate::reading::Basis;
 use crate::store::guarantee::age;
 use crate::store::{Guarantee, StaleReason};
 
@@ -30,6 +32,8 @@ pub(crate) struct Product {
     /// Tags that were known only now.
     pub(crate) tags: Result<Vec<Group>, Error>,
     pub(crate) store: bool,
+    /// What the loader read through caches, if that is noted.
+    pub(crate) read: Dependencies,
 }
 
 /// See [`Product`].
@@ -43,7 +47,8 @@ pub(crate) enum Made {
 
 impl Product {
     pub(crate) fn of(made: Made) -> Self {
-        Self { made, ttl: None, tags: Ok(Vec::new()), store: true }
+        let read = Dependencies::default();
+        Self { made, ttl: None, tags: Ok(Vec::new()), store: true, read }
     }
 }
 
@@ -72,6 +77,8 @@ pub(crate) struct Given {
     pub(crate) object: Option<Object>,
     pub(crate) guarantee: Guarantee,
     pub(crate) by: By,
+    /// What it was made of.
+    pub(crate) basis: Basis,
 }
 
 /// How a value was come by.
@@ -93,8 +100,8 @@ impl Given {
         self.object.is_none()
     }
 
-    pub(super) fn by_loader(object: Option<Object>) -> Self {
-        Self { object, guarantee: Guarantee::Fresh, by: By::Loader }
+    pub(super) fn by_loader(object: Option<Object>, basis: Basis) -> Self {
+        Self { object, guarantee: Guarantee::Fresh, by: By::Loader, basis }
     }
 }
 

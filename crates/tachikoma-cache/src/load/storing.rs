@@ -8,10 +8,13 @@ use super::options::LoadOptions;
 use super::outcome::{Held, Made, Product};
 use crate::clock::Time;
 use crate::codec::TypeOps;
+use crate::dependencies::Dependencies;
 use crate::entry::{CodecId, Entry, Meta, Object, TypeTag};
 use crate::error::Error;
 use crate::expiry::Ttl;
 use crate::invalidation::{Group, Marks, Snapshot, check_number};
+use crate::key::Namespace;
+use crate::reading::Basis;
 
 /// How long the note lasts that takes the place of an older value: only so that this is gone, but
 /// longer than a busy machine takes to write it. What is over when it comes to be written is not.
@@ -21,6 +24,8 @@ const NOTE: Duration = Duration::from_secs(1);
 pub(super) struct Unmarked {
     meta: Meta,
     tags: Vec<Group>,
+    /// What the value was made of.
+    read: Dependencies,
     /// `None`: that the source has no value.
     value: Option<(Object, TypeOps)>,
 }
@@ -34,12 +39,14 @@ impl Unmarked {
             hard_expiry: over,
             ..Meta::new(now, TypeTag(0), CodecId::Json)
         };
-        Self { meta, tags: Vec::new(), value: None }
+        Self { meta, tags: Vec::new(), read: Dependencies::default(), value: None }
     }
 
-    /// The entry, with the counters of its tags as they stood before the source was read.
-    pub(super) fn entry(self, at: Snapshot) -> Entry {
-        let meta = Meta { marks: Marks::new(&self.tags, at), ..self.meta };
+    /// The entry, with the counters of its tags as they stood before the source was read, and the
+    /// marks of what it was made of.
+    pub(super) fn entry(self, home: &Namespace, at: Snapshot) -> Entry {
+        let marks = Marks::new(&self.tags, at).and(&self.read, home);
+        let meta = Meta { marks, ..self.meta };
         match self.value {
             Some((object, ops)) => Entry::of(meta, object, ops.encode, ops.weigh),
             None => Entry::nothing(meta),
@@ -53,18 +60,21 @@ pub(super) struct Plan {
     pub(super) object: Option<Object>,
     /// What is to be stored of it, if anything.
     pub(super) stored: Result<Option<Unmarked>, Error>,
+    /// What it was made of.
+    pub(super) basis: Basis,
 }
 
 /// How a load was asked for.
-pub(super) struct Asked {
+pub(super) struct Asked<'a> {
     pub(super) options: LoadOptions,
     pub(super) ops: TypeOps,
     pub(super) tags: Vec<Group>,
+    pub(super) space: &'a Namespace,
     /// The cache's time to live.
     pub(super) default_ttl: Ttl,
 }
 
-impl Asked {
+impl Asked<'_> {
     /// What a loader's product, made at `now` within `took`, is to become; `None` if the loader
     /// said that the value at hand is unchanged, and there was none. `draw`, from 0 to 1, is for
     /// the jitter.
@@ -84,21 +94,28 @@ impl Asked {
                 (held.object.clone(), Some(&held.entry.meta().marks))
             }
         };
+        // What it was made of then it is still made of, but for what was read anew.
+        let known = kept.map(|marks| Dependencies::of(marks, self.space).without_tags(self.space));
+        let read = known.unwrap_or_default().renewed(&product.read);
+        let kept = kept.map(Marks::own).unwrap_or_default();
+        let mut tags = self.tags;
+        let kept = kept.iter().map(|mark| &mark.group).filter(|group| group.as_tag().is_some());
+        let late = product.tags.as_deref().unwrap_or_default();
+        for tag in late.iter().chain(kept) {
+            if !tags.contains(tag) {
+                tags.push(tag.clone());
+            }
+        }
+        let basis = basis(tags.clone(), product.tags.as_deref().map(|_| &[][..]), read.clone());
         let ttl = match &object {
             Some(_) => Some(product.ttl.unwrap_or(self.options.ttl)),
             None => self.options.negative_ttl,
         };
-        let Some(ttl) = ttl.filter(|_| product.store) else {
-            return Some(Plan { object, stored: Ok(None) });
+        // What cannot be judged later is not kept.
+        let Some(ttl) = ttl.filter(|_| product.store && read.is_known()) else {
+            return Some(Plan { object, stored: Ok(None), basis });
         };
-        let kept = kept.map(Marks::as_slice).unwrap_or_default();
-        let stored = product.tags.and_then(|late| {
-            let mut tags = self.tags;
-            for tag in late.into_iter().chain(kept.iter().map(|mark| mark.group.clone())) {
-                if !tags.contains(&tag) {
-                    tags.push(tag);
-                }
-            }
+        let stored = product.tags.and_then(|_| {
             check_number(&tags)?;
             let life = self.options.life(ttl, self.default_ttl, draw);
             let (soft_expiry, hard_expiry) = life.expiries(self.default_ttl, now)?;
@@ -110,8 +127,21 @@ impl Asked {
                 ..Meta::new(now, self.ops.tag, self.ops.codec)
             };
             let value = object.clone().map(|object| (object, self.ops));
-            Ok(Some(Unmarked { meta, tags, value }))
+            Ok(Some(Unmarked { meta, tags, read, value }))
         });
-        Some(Plan { object, stored })
+        Some(Plan { object, stored, basis })
     }
+}
+
+/// What a loaded value was made of; tags that are not allowed leave that unknown.
+pub(super) fn basis(
+    mut tags: Vec<Group>,
+    late: Result<&[Group], &Error>,
+    read: Dependencies,
+) -> Basis {
+    let Ok(late) = late else {
+        return Basis::Loaded(tags.into(), Dependencies::unknowable());
+    };
+    tags.extend_from_slice(late);
+    Basis::Loaded(tags.into(), read)
 }

@@ -12,6 +12,7 @@ mod copies;
 mod engine;
 mod guards;
 mod leases;
+mod leaving;
 mod snapshot;
 mod sweeper;
 #[cfg(test)]
@@ -24,8 +25,9 @@ use std::time::Duration;
 
 use futures_util::future::{FutureExt as _, ready};
 
-use self::engine::{Bounds, Census, Engine, Insertion, Listener};
+use self::engine::{Bounds, Census, Engine, Insertion};
 use self::leases::Leases;
+use self::leaving::leaving;
 use self::snapshot::Snapshots;
 pub use self::snapshot::{DEFAULT_MAX_BYTES as DEFAULT_SNAPSHOT_BYTES, SnapshotFile};
 use super::{
@@ -35,10 +37,10 @@ use super::{
 use crate::clock::{Clock, Time};
 use crate::entry::Entry;
 use crate::error::{Error, ErrorKind};
-use crate::events::{Bound, EventKind, Listeners};
+use crate::events::Listeners;
 use crate::expiry::{gone_at, moved};
 use crate::glob::Glob;
-use crate::invalidation::{Group, How, Judge, LocalGroups, Snapshot, Validity};
+use crate::invalidation::{Group, How, Judge, LocalGroups, Mark, Snapshot, Validity};
 use crate::key::{Key, Namespace};
 use crate::stats::{Evictions, StoreStats};
 
@@ -83,6 +85,8 @@ pub struct MemoryConfig {
     pub on_evict: Option<EvictionListener>,
     /// Where it keeps a snapshot of itself.
     pub snapshot: Option<SnapshotFile>,
+    /// Whether what is removed or written takes along what was made of it.
+    pub dependencies: bool,
 }
 
 impl Default for MemoryConfig {
@@ -93,6 +97,7 @@ impl Default for MemoryConfig {
             max_value_bytes: u64::MAX,
             on_evict: None,
             snapshot: None,
+            dependencies: false,
         }
     }
 }
@@ -114,6 +119,7 @@ pub struct MemoryStore {
     leases: Leases,
     groups: LocalGroups,
     judge: Option<Arc<dyn Judge>>,
+    dependencies: bool,
     max_value_bytes: u64,
     clock: Arc<dyn Clock>,
     snapshots: Option<Snapshots>,
@@ -171,6 +177,7 @@ impl MemoryStore {
             leases: Leases::new(),
             groups: LocalGroups::default(),
             judge,
+            dependencies: config.dependencies,
             max_value_bytes: config.max_value_bytes,
             clock,
             snapshots: config.snapshot.map(Snapshots::new),
@@ -213,6 +220,13 @@ impl MemoryStore {
     fn changed(&self) {
         if let Some(snapshots) = &self.snapshots {
             snapshots.changed();
+        }
+    }
+
+    /// After a key was changed: what was made of it is no longer valid.
+    fn outdate(&self, key: &Key<'_>) {
+        if self.dependencies {
+            self.groups.invalidate(key.namespace(), &[Group::of_key(key.name())], How::Hard);
         }
     }
 
@@ -272,6 +286,9 @@ impl MemoryStore {
                 format!("about {weight} bytes; the whole cache has {}", self.engine.max_bytes()),
             )),
             Insertion::Stored => {
+                if !matches!(when, When::Leased(_)) {
+                    self.outdate(key);
+                }
                 self.changed();
                 Ok(Written::Stored)
             }
@@ -291,7 +308,8 @@ impl MemoryStore {
             live = seen && !entry.meta().negative;
             true
         });
-        // Also of a key that is not here: what was evicted may be in the file.
+        // Also of a key that is not here: it may be in the file, or what was made of it here.
+        self.outdate(key);
         self.changed();
         live
     }
@@ -340,37 +358,6 @@ impl MemoryStore {
             }
         }
         page
-    }
-}
-
-/// Who is told of each entry that leaves.
-fn leaving(
-    on_evict: Option<EvictionListener>,
-    listeners: Option<Arc<Listeners>>,
-) -> Option<Listener<Entry>> {
-    let listeners = listeners.map(|listeners| -> Listener<Entry> {
-        Box::new(move |namespace, name, entry, cause| {
-            let bytes = entry.known_bytes();
-            let kind = match cause {
-                EvictionCause::Size => EventKind::Evicted { bytes, bound: Bound::Bytes },
-                EvictionCause::Count => EventKind::Evicted { bytes, bound: Bound::Entries },
-                EvictionCause::Expired => EventKind::Expired { bytes },
-                // Whoever did it tells of it, once for every store.
-                EvictionCause::Replaced | EvictionCause::Removed => return,
-            };
-            listeners.tell(namespace, Some(name), kind);
-        })
-    });
-    match (on_evict, listeners) {
-        (None, listeners) => listeners,
-        (Some(told), None) => {
-            Some(Box::new(move |namespace, name, _, cause| told(namespace, name, cause)))
-        }
-        (Some(told), Some(tell)) => Some(Box::new(move |namespace, name, entry, cause| {
-            // First those who cannot panic.
-            tell(namespace, name, entry, cause);
-            told(namespace, name, cause);
-        })),
     }
 }
 
@@ -546,6 +533,10 @@ impl Store for MemoryStore {
         self
     }
 
+    fn has_dependencies(&self) -> bool {
+        self.dependencies
+    }
+
     fn stats(&self) -> StoreStats {
         let Census { live, expired, counts } = self.engine.census(self.clock.now());
         StoreStats {
@@ -582,6 +573,14 @@ impl Drop for MemoryStore {
 impl Groups for MemoryStore {
     fn snapshot<'a>(&'a self, namespace: &'a Namespace, _cx: &'a Cx) -> Op<'a, Snapshot> {
         done(self.groups.snapshot(namespace))
+    }
+
+    fn known(&self, namespace: &Namespace) -> Option<Snapshot> {
+        Some(self.groups.snapshot(namespace))
+    }
+
+    fn judged(&self, namespace: &Namespace, marks: &[Mark]) -> Option<Validity> {
+        Some(self.groups.check_in(namespace, marks))
     }
 
     fn invalidate<'a>(

@@ -18,7 +18,7 @@ use crate::entry::Entry;
 use crate::error::{Error, ErrorKind};
 use crate::events::{EventKind, Listeners};
 use crate::glob::Glob;
-use crate::invalidation::{Group, How, Snapshot};
+use crate::invalidation::{Group, How, Mark, Snapshot, Validity};
 use crate::key::{Key, Namespace};
 use crate::stats::StoreStats;
 use crate::top::Top;
@@ -264,6 +264,10 @@ impl Store for Observed {
         self
     }
 
+    fn has_dependencies(&self) -> bool {
+        self.inner.has_dependencies()
+    }
+
     fn stats(&self) -> StoreStats {
         self.inner.stats()
     }
@@ -276,6 +280,14 @@ impl Store for Observed {
 impl Groups for Observed {
     fn snapshot<'a>(&'a self, namespace: &'a Namespace, cx: &'a Cx) -> Op<'a, Snapshot> {
         self.inner.groups().snapshot(namespace, cx)
+    }
+
+    fn known(&self, namespace: &Namespace) -> Option<Snapshot> {
+        self.inner.groups().known(namespace)
+    }
+
+    fn judged(&self, namespace: &Namespace, marks: &[Mark]) -> Option<Validity> {
+        self.inner.groups().judged(namespace, marks)
     }
 
     fn invalidate<'a>(

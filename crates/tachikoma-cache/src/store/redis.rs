@@ -54,9 +54,7 @@ use crate::clock::{Clock, Time, has_timers};
 use crate::entry::Entry;
 use crate::error::{Error, ErrorKind};
 use crate::glob::Glob;
-use crate::invalidation::{Group, How, Snapshot};
-#[cfg(feature = "memory")]
-use crate::invalidation::{Mark, Marks};
+use crate::invalidation::{Group, How, Mark, Marks, Snapshot, Validity};
 use crate::key::{Key, Namespace};
 use crate::stats::StoreStats;
 use crate::store::{
@@ -132,6 +130,16 @@ impl RedisStore {
     }
 }
 
+impl Shared {
+    /// Whether an invalidation of one of these groups is pending.
+    fn owes_groups(&self, home: &Namespace, marks: &Marks) -> bool {
+        let owes = |(space, marks): (&Namespace, &[Mark])| {
+            marks.iter().any(|mark| self.book.of_group(space, &mark.group).is_some())
+        };
+        !self.book.is_idle() && marks.parts(home).any(owes)
+    }
+}
+
 /// The background task of a store.
 async fn work(shared: Arc<Shared>, first: oneshot::Sender<Result<(), reply::Fault>>) {
     /// Runs also when the runtime throws the task away.
@@ -179,10 +187,8 @@ impl RedisStore {
     }
 
     /// Whether an invalidation of one of these groups is pending.
-    pub(crate) fn owes_groups(&self, space: &Namespace, marks: &Marks) -> bool {
-        let of = |mark: &Mark| self.shared.book.of_group(space, &mark.group).is_some();
-        // Mostly nothing is, and then the marks need not be looked at: that is memory of their own.
-        self.shared.book.owes_groups(space) && marks.as_slice().iter().any(of)
+    pub(crate) fn owes_groups(&self, home: &Namespace, marks: &Marks) -> bool {
+        self.shared.owes_groups(home, marks)
     }
 }
 
@@ -304,6 +310,10 @@ impl Store for RedisStore {
         self
     }
 
+    fn has_dependencies(&self) -> bool {
+        self.shared.link.config.has_dependencies()
+    }
+
     fn stats(&self) -> StoreStats {
         StoreStats {
             errors: self.shared.link.errors.get(),
@@ -320,6 +330,15 @@ impl Store for RedisStore {
 impl Groups for RedisStore {
     fn snapshot<'a>(&'a self, namespace: &'a Namespace, cx: &'a Cx) -> Op<'a, Snapshot> {
         Box::pin(self.shared.snapshot(namespace, cx))
+    }
+
+    fn known(&self, namespace: &Namespace) -> Option<Snapshot> {
+        let run = self.shared.link.connection().ok()?.incarnation();
+        self.shared.link.groups.known(namespace, run)
+    }
+
+    fn judged(&self, namespace: &Namespace, marks: &[Mark]) -> Option<Validity> {
+        self.shared.link.groups.judged(namespace, marks)
     }
 
     fn invalidate<'a>(

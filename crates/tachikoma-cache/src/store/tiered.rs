@@ -32,9 +32,11 @@ use super::{
     Want, When, Write, Written,
 };
 use crate::clock::{Clock, Time, has_timers, real_sleep};
+use crate::dependencies::Dependencies;
 use crate::entry::Entry;
 use crate::error::{Error, ErrorKind};
 use crate::glob::Glob;
+use crate::invalidation::Snapshot;
 use crate::key::{Key, Namespace};
 use crate::stats::{StoreStats, TierState, TierStats};
 
@@ -129,6 +131,12 @@ impl TieredStore {
         }
     }
 
+    /// Where the counters of these keys' namespace stand before they are read, if that matters.
+    fn known(&self, keys: &[Key<'_>]) -> Option<Snapshot> {
+        let space = keys.first().map(Key::namespace)?;
+        if self.has_dependencies() { self.redis.groups().known(space) } else { None }
+    }
+
     fn tier(&self) -> TierStats {
         let StoreStats { entries, bytes, .. } = self.near.memory.stats();
         let state = if self.near.floor.is_good(self.clock.now()) {
@@ -161,8 +169,13 @@ impl Store for TieredStore {
             return Peek::Ask;
         }
         let is_owed = |entry: &Entry| self.redis.owes_groups(key.namespace(), &entry.meta().marks);
+        let is_recording = self.has_dependencies() && Dependencies::current().is_some();
         if self.near.floor.is_good(now) {
-            return self.near.peek(key, now, is_owed, see);
+            // What is recorded goes by the counters of the copy. If these are behind (a key of the
+            // same group was changed), the server has newer ones.
+            let is_behind = |entry: &Entry| is_recording && !self.near.is_current(key, entry);
+            let is_out = |entry: &Entry| is_owed(entry) || is_behind(entry);
+            return self.near.peek(key, now, is_out, see);
         }
         let shown = self.near.peek_stale(key, now, is_owed, see);
         if shown && self.redis.is_away() { Peek::Away } else { Peek::Ask }
@@ -182,7 +195,8 @@ impl Store for TieredStore {
         cx: &'a Cx,
     ) -> Op<'a, Vec<Option<(Entry, Guarantee)>>> {
         async move {
-            let marked = self.near.mark(keys, cx.now);
+            let known = self.known(keys);
+            let marked = self.near.mark(keys, known, cx.now);
             let mut found = self.redis.read(keys, cx).await?;
             for (place, found) in found.iter_mut().enumerate() {
                 marked.keep(place, found, cx.now);
@@ -194,7 +208,8 @@ impl Store for TieredStore {
 
     fn begin<'a>(&'a self, keys: &'a [Key<'a>], cx: &'a Cx) -> Op<'a, Vec<Begun>> {
         async move {
-            let marked = self.near.mark(keys, cx.now);
+            let known = self.known(keys);
+            let marked = self.near.mark(keys, known, cx.now);
             let mut begun = self.redis.begin(keys, cx).await?;
             for (place, begun) in begun.iter_mut().enumerate() {
                 marked.keep(place, &mut begun.found, cx.now);
@@ -330,6 +345,10 @@ impl Store for TieredStore {
 
     fn groups(&self) -> &dyn Groups {
         self.redis.groups()
+    }
+
+    fn has_dependencies(&self) -> bool {
+        self.redis.has_dependencies()
     }
 
     /// Of the memory tier, but for errors and what is pending.

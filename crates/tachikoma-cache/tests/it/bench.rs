@@ -22,39 +22,92 @@ pub(crate) struct Bench {
     pub(crate) cache: Cache,
     pub(crate) clock: TestClock,
     store: Arc<dyn Store>,
+    kind: Kind,
     /// What must outlive the test: the store's server.
     _server: Box<dyn Any + Send + Sync>,
 }
 
+/// Where a bench's entries are, and how other nodes get there.
+#[derive(Clone)]
+enum Kind {
+    Memory,
+    Redis(RedisConfig),
+    Tiered(RedisConfig),
+}
+
 impl Bench {
     pub(crate) fn memory() -> Self {
+        Self::in_memory(MemoryConfig::default())
+    }
+
+    fn in_memory(config: MemoryConfig) -> Self {
         let clock = TestClock::new();
-        let store = MemoryStore::new(MemoryConfig::default(), Arc::new(clock.clone())).unwrap();
-        Self::of(store, clock, Box::new(()))
+        let store = MemoryStore::new(config, Arc::new(clock.clone())).unwrap();
+        Self::of(Kind::Memory, store, clock, Box::new(()))
     }
 
     /// On a Redis server of its own.
     pub(crate) async fn redis() -> Self {
         let server = Watched(RedisServer::start());
-        let clock = TestClock::new();
-        let store = Self::store_on(&server.0, &clock).await;
-        Self::of(store, clock, Box::new(server))
+        let kind = Kind::Redis(Self::config(&server.0));
+        Self::at(kind, Box::new(server)).await
     }
 
     /// The same with a memory tier. The virtual clock makes leaps, so a copy may be shown for long;
     /// that one is shown only while it is known to be good needs a real clock.
     pub(crate) async fn tiered() -> Self {
         let server = RedisServer::start();
-        let clock = TestClock::new();
-        let tier = TierConfig { freshness: Duration::from_secs(60), ..TierConfig::default() };
-        let shared = Arc::new(clock.clone());
-        let store = TieredStore::connect(Self::config(&server), tier, shared).await.unwrap();
-        Self::of(Arc::new(store), clock, Box::new(server))
+        let kind = Kind::Tiered(Self::config(&server));
+        Self::at(kind, Box::new(server)).await
     }
 
-    fn of(store: Arc<dyn Store>, clock: TestClock, server: Box<dyn Any + Send + Sync>) -> Self {
+    /// One of the same kind in which what was made of entries goes with them.
+    pub(crate) async fn with_dependencies(self) -> Self {
+        let Self { kind, _server: server, .. } = self;
+        match kind {
+            Kind::Memory => {
+                Self::in_memory(MemoryConfig { dependencies: true, ..MemoryConfig::default() })
+            }
+            Kind::Redis(config) => Self::at(Kind::Redis(config.dependencies(true)), server).await,
+            Kind::Tiered(config) => Self::at(Kind::Tiered(config.dependencies(true)), server).await,
+        }
+    }
+
+    async fn at(kind: Kind, server: Box<dyn Any + Send + Sync>) -> Self {
+        let clock = TestClock::new();
+        let store = Self::connect(&kind, &clock).await.unwrap();
+        Self::of(kind, store, clock, server)
+    }
+
+    /// Another node: a store of its own on the same server. In memory it is the same.
+    pub(crate) async fn node(&self) -> Cache {
+        let store = Self::connect(&self.kind, &self.clock).await;
+        builder(store.as_ref().unwrap_or(&self.store), &self.clock).build().unwrap()
+    }
+
+    async fn connect(kind: &Kind, clock: &TestClock) -> Option<Arc<dyn Store>> {
+        let clock = Arc::new(clock.clone());
+        match kind.clone() {
+            Kind::Memory => None,
+            Kind::Redis(config) => {
+                Some(Arc::new(RedisStore::connect(config, clock).await.unwrap()))
+            }
+            Kind::Tiered(config) => {
+                let freshness = Duration::from_secs(60);
+                let tier = TierConfig { freshness, ..TierConfig::default() };
+                Some(Arc::new(TieredStore::connect(config, tier, clock).await.unwrap()))
+            }
+        }
+    }
+
+    fn of(
+        kind: Kind,
+        store: Arc<dyn Store>,
+        clock: TestClock,
+        server: Box<dyn Any + Send + Sync>,
+    ) -> Self {
         let cache = builder(&store, &clock).build().unwrap();
-        Self { cache, clock, store, _server: server }
+        Self { cache, clock, store, kind, _server: server }
     }
 
     /// Another cache on the same store, with settings of its own.
@@ -68,13 +121,9 @@ impl Bench {
     /// A cache on this server, with a clock of its own.
     pub(crate) async fn on(server: &RedisServer) -> (Cache, TestClock) {
         let clock = TestClock::new();
-        let store = Self::store_on(server, &clock).await;
+        let kind = Kind::Redis(Self::config(server));
+        let store = Self::connect(&kind, &clock).await.unwrap();
         (builder(&store, &clock).build().unwrap(), clock)
-    }
-
-    async fn store_on(server: &RedisServer, clock: &TestClock) -> Arc<dyn Store> {
-        let clock = Arc::new(clock.clone());
-        Arc::new(RedisStore::connect(Self::config(server), clock).await.unwrap())
     }
 
     fn config(server: &RedisServer) -> RedisConfig {

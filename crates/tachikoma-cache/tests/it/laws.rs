@@ -2,6 +2,7 @@
 
 mod batch;
 mod capacity;
+mod dependencies;
 mod flight;
 mod guard;
 mod list;

@@ -39,6 +39,11 @@ fn a_page_goes_with_what_it_was_made_of() {
 }
 
 #[test]
+fn a_page_notes_of_each_key_what_was_known_before_it_was_read() {
+    check("pages");
+}
+
+#[test]
 fn a_write_guard_leaves_nothing_old_behind() {
     check("guard");
 }

@@ -52,6 +52,7 @@ impl MemoryStore {
             };
             let inserted = self.engine.insert(key, entry.clone(), weight, expiry, now, may);
             if matches!(inserted, Insertion::Stored) {
+                self.outdate(key);
                 self.changed();
                 return Written::Stored;
             }

@@ -62,7 +62,11 @@ impl Shared {
             reply::integer(answer).map_err(|fault| self.link.refused(&connection, fault))?;
         }
         if let Some(owed) = owed {
+            self.outdate_owed(&connection, &owed, deadline).await?;
             owed.confirm();
+        }
+        for space in writes.iter().map(|one| one.key.namespace()) {
+            self.outdated(space);
         }
         let mut written = Vec::with_capacity(writes.len());
         for ((one, mut ending), plan) in writes.iter().zip(endings).zip(plans) {
@@ -106,6 +110,7 @@ impl Shared {
                 let before = commands.len();
                 commands.cmd("MULTI");
                 add_put(commands, key, &bytes, life);
+                self.add_outdating(commands, key);
                 commands.cmd("EXEC");
                 Plan::Put { answers: commands.len() - before }
             }

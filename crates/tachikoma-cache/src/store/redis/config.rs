@@ -49,6 +49,7 @@ pub struct RedisConfig {
     packing: Packing,
     max_value_bytes: usize,
     sign_keys: SignKeys,
+    dependencies: bool,
 }
 
 impl RedisConfig {
@@ -124,7 +125,21 @@ impl RedisConfig {
             packing: Packing::default(),
             max_value_bytes: DEFAULT_MAX_VALUE_BYTES,
             sign_keys: SignKeys::default(),
+            dependencies: false,
         }
+    }
+
+    /// Whether what is removed or written here takes along what was made of it
+    /// ([`dependencies`](crate::dependencies)). The same in all processes that share the server.
+    /// Default: off.
+    #[must_use]
+    pub fn dependencies(mut self, on: bool) -> Self {
+        self.dependencies = on;
+        self
+    }
+
+    pub(super) fn has_dependencies(&self) -> bool {
+        self.dependencies
     }
 
     /// How long an attempt to connect may take, with login. Default: 500 ms. Allowed: more than
@@ -317,6 +332,7 @@ impl fmt::Debug for RedisConfig {
             .field("packing", &self.packing)
             .field("max_value_bytes", &self.max_value_bytes)
             .field("signed", &self.sign_keys.are_needed())
+            .field("dependencies", &self.dependencies)
             .finish()
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ::redis::Pipeline;
+use ::redis::{Cmd, Pipeline};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
@@ -21,7 +21,7 @@ use super::scripts;
 use crate::clock::Deadline;
 use crate::error::ErrorKind;
 use crate::glob::Glob;
-use crate::invalidation::{Group, How};
+use crate::invalidation::{Group, How, MAX_GROUPS};
 use crate::key::Namespace;
 
 const RETRY_EVERY: Duration = Duration::from_secs(1);
@@ -34,7 +34,7 @@ const BATCH_WITHIN: Duration = Duration::from_secs(2);
 const MAX_ERRANDS: usize = 10_000;
 
 /// How many groups a namespace remembers before the oldest are forgotten and its floor is raised.
-const MAX_GROUP_FIELDS: usize = 100_000;
+const MAX_GROUP_FIELDS: usize = MAX_GROUPS;
 
 const SCAN_COUNT: usize = 1000;
 
@@ -219,7 +219,23 @@ async fn unlink(
     for answer in link.pipeline(connection, &commands, deadline).await? {
         reply::integer(answer).map_err(|fault| link.refused(connection, fault))?;
     }
-    Ok(())
+    outdate(link, connection, space, names.iter().map(String::as_str), deadline).await
+}
+
+/// Invalidates what was made of these keys, if that is followed. After they were changed: what is
+/// read before that is older than this.
+pub(super) async fn outdate<'a>(
+    link: &Link,
+    connection: &Connection,
+    space: &Namespace,
+    names: impl Iterator<Item = &'a str>,
+    deadline: Deadline,
+) -> Result<(), Fault> {
+    if !link.config.has_dependencies() {
+        return Ok(());
+    }
+    let groups = Group::of_keys(names);
+    invalidate(link, connection, space, &groups, How::Hard, deadline).await
 }
 
 /// Removes the keys that match, but for those that were written since the pattern was entered.
@@ -250,6 +266,10 @@ async fn sweep(
             }
             cursor = next;
         }
+    }
+    if link.config.has_dependencies() {
+        let (any, deadline) = ([Group::of_any_key()], Deadline::after(BATCH_WITHIN));
+        invalidate(link, connection, space, &any, How::Hard, deadline).await?;
     }
     Ok(())
 }
@@ -317,9 +337,8 @@ async fn run_invalidate(
     fields: &[String],
     deadline: Deadline,
 ) -> Result<(), Fault> {
-    let (epoch, most) = (format!("@{}", rand::random::<u64>()), most.to_string());
-    let mut arguments: Vec<&[u8]> = vec![epoch.as_bytes(), most.as_bytes()];
-    arguments.extend(fields.iter().map(String::as_bytes));
+    let (epoch, most) = (new_epoch(), most.to_string());
+    let arguments = arguments(&epoch, &most, fields);
     let key = layout::groups(space);
     let done =
         match link.eval(connection, &scripts::INVALIDATE, &[&key], &arguments, deadline).await {
@@ -335,6 +354,23 @@ async fn run_invalidate(
     // Whoever reads after this sees it, without waiting for the server to tell of it.
     link.groups.changed(space);
     done
+}
+
+/// The command that invalidates these fields, with its text: for a transaction.
+pub(super) fn invalidation(space: &Namespace, fields: &[String]) -> Cmd {
+    let (epoch, most) = (new_epoch(), MAX_GROUP_FIELDS.to_string());
+    let arguments = arguments(&epoch, &most, fields);
+    scripts::INVALIDATE.by_text(&[&layout::groups(space)], &arguments)
+}
+
+/// The member of an epoch that begins now.
+fn new_epoch() -> String {
+    format!("@{}", rand::random::<u64>())
+}
+
+fn arguments<'a>(epoch: &'a str, most: &'a str, fields: &'a [String]) -> Vec<&'a [u8]> {
+    let fields = fields.iter().map(String::as_str);
+    [epoch, most].into_iter().chain(fields).map(str::as_bytes).collect()
 }
 
 /// The field of the counters in which the last invalidation of a group stands.

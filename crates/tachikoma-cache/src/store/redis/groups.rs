@@ -31,7 +31,7 @@ use crate::edition::Edition;
 use crate::edition::Stamp;
 #[cfg(feature = "memory")]
 use crate::invalidation::Judge;
-use crate::invalidation::{Generation, Group, How, Marks, Snapshot, Validity};
+use crate::invalidation::{Generation, Group, How, Mark, Marks, Snapshot, Validity};
 use crate::key::{Key, Namespace};
 #[cfg(feature = "memory")]
 use spaces::Space;
@@ -40,6 +40,10 @@ use table::{Asked, News, Table};
 
 /// The member whose number is the floor.
 pub(super) const FLOOR: &str = "@f";
+
+/// How many other namespaces are asked about along with the entries of one; more are asked about
+/// apart.
+const MAX_COMPANIONS: usize = 16;
 
 /// The most groups of one answer: a few hundred kilobytes.
 const MOST_NEWS: usize = 10_000;
@@ -51,6 +55,8 @@ pub(crate) struct Tables {
     /// Counts what was heard of changes.
     moment: AtomicU64,
     edition: Edition,
+    /// Of which other namespaces the entries of one have been met to be made.
+    companions: RwLock<HashMap<Namespace, Vec<Namespace>>>,
 }
 
 /// A moment, taken before a connection is.
@@ -59,17 +65,17 @@ pub(super) struct Moment(u64);
 
 /// A question for what has changed in a namespace.
 #[derive(Debug)]
-pub(super) struct Question<'a> {
-    pub(super) space: &'a Namespace,
+pub(super) struct Question {
+    pub(super) space: Namespace,
     moment: Moment,
     run: u64,
     after: Option<u64>,
 }
 
 /// The server's state of a namespace when it had answered.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Heard<'a> {
-    pub(super) space: &'a Namespace,
+#[derive(Debug, Clone)]
+pub(super) struct Heard {
+    pub(super) space: Namespace,
     run: u64,
     at: Snapshot,
 }
@@ -81,16 +87,44 @@ impl Tables {
     }
 
     /// The question for a namespace of which something is known already.
-    pub(super) fn question<'a>(
+    pub(super) fn question(
         &self,
-        space: &'a Namespace,
+        space: &Namespace,
         moment: Moment,
         connection: &Connection,
-    ) -> Option<Question<'a>> {
+    ) -> Option<Question> {
         let run = connection.incarnation();
         let spaces = self.spaces.read().unwrap_or_else(PoisonError::into_inner);
-        let after = spaces.get(space)?.table.counter(run);
-        Some(Question { space, moment, run, after })
+        let after = spaces.get(space)?.table.at(run).map(|at| at.counter);
+        Some(Question { space: space.clone(), moment, run, after })
+    }
+
+    /// Where the counters of a namespace stood when this run of the server last spoke of them.
+    pub(super) fn known(&self, space: &Namespace, run: u64) -> Option<Snapshot> {
+        let spaces = self.spaces.read().unwrap_or_else(PoisonError::into_inner);
+        spaces.get(space)?.table.at(run)
+    }
+
+    /// Entries of `home` are made of what is in other namespaces.
+    fn meet(&self, home: &Namespace, others: &[&Namespace]) {
+        let all = self.companions.read().unwrap_or_else(PoisonError::into_inner);
+        let is_new = |other: &&&Namespace| !all.get(home).is_some_and(|all| all.contains(other));
+        let new: Vec<Namespace> = others.iter().filter(is_new).map(|new| (*new).clone()).collect();
+        drop(all);
+        if !new.is_empty() {
+            let mut all = self.companions.write().unwrap_or_else(PoisonError::into_inner);
+            let known = all.entry(home.clone()).or_default();
+            known.extend(new);
+            known.sort_unstable();
+            known.dedup();
+            known.truncate(MAX_COMPANIONS);
+        }
+    }
+
+    /// The namespaces that entries of `home` have been met to depend on.
+    fn companions(&self, home: &Namespace) -> Vec<Namespace> {
+        let all = self.companions.read().unwrap_or_else(PoisonError::into_inner);
+        all.get(home).cloned().unwrap_or_default()
     }
 
     /// Something has changed in this namespace, or may have.
@@ -112,22 +146,23 @@ impl Tables {
         self.edition.turn();
     }
 
-    /// Whether nothing has been heard of the namespace of the entry with this stamp since what is
-    /// known of it was asked for.
+    /// Whether nothing has been heard of the namespaces of the entry with these marks and this
+    /// stamp since what is known of them was asked for.
     #[cfg(feature = "memory")]
-    pub(crate) fn is_in_step(&self, space: &Namespace, stamp: &Stamp) -> bool {
+    pub(crate) fn is_in_step(&self, home: &Namespace, marks: &Marks, stamp: &Stamp) -> bool {
         if stamp.is(self.edition.now()) {
             return true;
         }
         let spaces = self.spaces.read().unwrap_or_else(PoisonError::into_inner);
-        spaces.get(space).is_some_and(Space::is_in_step)
+        marks.parts(home).all(|(space, _)| spaces.get(space).is_some_and(Space::is_in_step))
     }
 
     /// Adds the answer to a question.
-    fn hear<'a>(&self, question: &Question<'a>, news: Option<News>) -> Option<Heard<'a>> {
-        let Question { space, moment: Moment(asked), run, .. } = *question;
+    fn hear(&self, question: &Question, news: Option<News>) -> Option<Heard> {
+        let Question { space, moment: Moment(asked), run, .. } = question;
+        let (asked, run) = (*asked, *run);
         let mut spaces = self.spaces.write().unwrap_or_else(PoisonError::into_inner);
-        let heard = news.as_ref().map(|news| Heard { space, run, at: news.at });
+        let heard = news.as_ref().map(|news| Heard { space: space.clone(), run, at: news.at });
         // Read here: what was heard of before could not be noted in the table yet.
         let moment = self.moment.load(Ordering::Acquire);
         if spaces.hear(space, run, asked, moment, news) {
@@ -136,17 +171,23 @@ impl Tables {
         heard
     }
 
-    fn learn(&self, heard: Heard<'_>, floor: u64, asked: &[Asked]) {
+    fn learn(&self, heard: &Heard, floor: u64, asked: &[Asked]) {
         let mut spaces = self.spaces.write().unwrap_or_else(PoisonError::into_inner);
-        spaces.learn(heard.space, heard.run, heard.at, floor, asked);
+        spaces.learn(&heard.space, heard.run, heard.at, floor, asked);
         self.edition.turn();
+    }
+
+    /// Judges by what is known, in step or not; `None` if that does not tell.
+    pub(crate) fn judged(&self, space: &Namespace, marks: &[Mark]) -> Option<Validity> {
+        let spaces = self.spaces.read().unwrap_or_else(PoisonError::into_inner);
+        spaces.get(space)?.table.check(marks)
     }
 
     /// Judges by what was known when this was heard, or by more; `None` if a group must be asked
     /// for.
-    fn check(&self, heard: Heard<'_>, marks: &Marks) -> Option<Validity> {
+    fn check(&self, heard: &Heard, marks: &[Mark]) -> Option<Validity> {
         let spaces = self.spaces.read().unwrap_or_else(PoisonError::into_inner);
-        let table = &spaces.get(heard.space)?.table;
+        let table = &spaces.get(&heard.space)?.table;
         if table.reaches(heard.run, heard.at) { table.check(marks) } else { None }
     }
 }
@@ -154,31 +195,40 @@ impl Tables {
 /// By what is known, in step or not. What cannot be told is invalid.
 #[cfg(feature = "memory")]
 impl Judge for Tables {
-    fn check(&self, space: &Namespace, marks: &Marks, stamp: &Stamp) -> Validity {
+    fn check(&self, home: &Namespace, marks: &Marks, stamp: &Stamp) -> Validity {
         let edition = self.edition.now();
         if stamp.is(edition) {
             return Validity::Valid;
         }
         let spaces = self.spaces.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(known) = spaces.get(space) else { return Validity::Invalid };
-        let verdict = known.table.check(marks).unwrap_or(Validity::Invalid);
-        if verdict == Validity::Valid && known.is_in_step() {
+        let (mut worst, mut is_in_step) = (Validity::Valid, true);
+        for (space, marks) in marks.parts(home) {
+            let Some(known) = spaces.get(space) else { return Validity::Invalid };
+            worst = worst.max(known.table.check(marks).unwrap_or(Validity::Invalid));
+            is_in_step &= known.is_in_step();
+        }
+        if worst == Validity::Valid && is_in_step {
             stamp.set(edition);
         }
-        verdict
+        worst
     }
 }
 
-impl Heard<'_> {
+impl Heard {
     pub(super) fn at(&self) -> Snapshot {
         self.at
     }
 }
 
-impl Question<'_> {
+impl Question {
+    /// That for everything.
+    fn first(space: &Namespace, moment: Moment, connection: &Connection) -> Self {
+        Self { space: space.clone(), moment, run: connection.incarnation(), after: None }
+    }
+
     pub(super) fn command(&self) -> Cmd {
         let mut command = ::redis::cmd("ZREVRANGEBYSCORE");
-        command.arg(layout::groups(self.space)).arg("+inf");
+        command.arg(layout::groups(&self.space)).arg("+inf");
         match self.after {
             // The number of the epoch is one more, so it is in every answer.
             Some(after) => command.arg(format!("({after}")),
@@ -228,33 +278,45 @@ pub(super) fn add_snapshot(commands: &mut Pipeline, space: &Namespace) {
 
 impl Shared {
     /// The questions that go along with a read of these keys.
-    pub(super) fn questions<'a>(
+    pub(super) fn questions(
         &self,
-        keys: &[&'a Key<'a>],
+        keys: &[&Key<'_>],
         moment: Moment,
         connection: &Connection,
-    ) -> Vec<Question<'a>> {
-        let mut questions: Vec<Question<'a>> = Vec::new();
+    ) -> Vec<Question> {
+        let mut questions: Vec<Question> = Vec::new();
+        let mut homes: Vec<&Namespace> = Vec::new();
         for key in keys {
-            let space = key.namespace();
-            // What is pending must be looked up before the server is asked, and by then it is not
-            // known yet which groups matter: they are asked for apart.
-            if questions.iter().all(|question| question.space != space)
-                && !self.book.owes_groups(space)
-            {
-                questions.extend(self.link.groups.question(space, moment, connection));
+            if homes.contains(&key.namespace()) {
+                continue;
+            }
+            homes.push(key.namespace());
+            let others = self.link.groups.companions(key.namespace());
+            for space in std::iter::once(key.namespace()).chain(&others) {
+                // What is pending must be looked up before the server is asked, and by then it is
+                // not known yet which groups matter: they are asked for apart.
+                if questions.iter().any(|question| question.space == *space)
+                    || self.book.owes_groups(space)
+                {
+                    continue;
+                }
+                let question = self.link.groups.question(space, moment, connection);
+                // Where reads are recorded, what is known is kept from the first one on.
+                let first = || Question::first(space, moment, connection);
+                questions
+                    .extend(question.or_else(|| self.link.config.has_dependencies().then(first)));
             }
         }
         questions
     }
 
     /// What came of the questions. One that the server refuses is asked again if it matters.
-    pub(super) fn hear<'a>(
+    pub(super) fn hear(
         &self,
         connection: &Connection,
-        questions: &[Question<'a>],
+        questions: &[Question],
         answers: impl Iterator<Item = Value>,
-    ) -> Vec<Heard<'a>> {
+    ) -> Vec<Heard> {
         let mut heard = Vec::with_capacity(questions.len());
         for (question, answer) in questions.iter().zip(answers) {
             match news(answer, question.after) {
@@ -271,34 +333,36 @@ impl Shared {
         &self,
         connection: &Connection,
         marked: &[(&Namespace, &Marks)],
-        heard: &[Heard<'_>],
+        heard: &[Heard],
         deadline: Deadline,
     ) -> Result<Vec<Validity>, Fault> {
-        let known = |space: &Namespace, marks: &Marks| {
-            if marks.is_empty() {
-                return Some(Validity::Valid);
+        let mut verdicts = vec![Validity::Valid; marked.len()];
+        // What is to be asked for: of which entry, in which namespace.
+        let mut open: Vec<(usize, &Namespace, &[Mark])> = Vec::new();
+        for (place, (home, marks)) in marked.iter().enumerate() {
+            let mut others = marks.foreign().map(|(space, _)| space).peekable();
+            if others.peek().is_some() {
+                self.link.groups.meet(home, &others.collect::<Vec<_>>());
             }
-            let heard = heard.iter().find(|heard| heard.space == space)?;
-            self.link.groups.check(*heard, marks)
-        };
-        let mut verdicts: Vec<_> =
-            marked.iter().map(|(space, marks)| known(space, marks)).collect();
-        let open = |verdicts: &[Option<Validity>]| {
-            let at = verdicts.iter().position(Option::is_none)?;
-            marked.get(at).map(|(space, _)| *space)
-        };
-        while let Some(space) = open(&verdicts) {
-            let of_space = |at: usize| marked.get(at).filter(|(other, _)| *other == space);
-            let wanted = verdicts.iter().enumerate().filter(|(_, verdict)| verdict.is_none());
-            let marks = wanted.filter_map(|(at, _)| of_space(at)).map(|(_, marks)| *marks);
-            let judged = self.ask(connection, space, marks.collect(), deadline).await?;
-            for (at, verdict) in verdicts.iter_mut().enumerate() {
-                if let (None, Some((_, marks))) = (*verdict, of_space(at)) {
-                    *verdict = Some(judged.check(marks));
+            for (space, marks) in marks.parts(home) {
+                let heard = heard.iter().find(|heard| heard.space == *space);
+                match heard.and_then(|heard| self.link.groups.check(heard, marks)) {
+                    Some(verdict) => worsen(&mut verdicts, place, verdict),
+                    None => open.push((place, space, marks)),
                 }
             }
         }
-        Ok(verdicts.into_iter().map(|verdict| verdict.unwrap_or(Validity::Invalid)).collect())
+        while let Some(space) = open.first().map(|(_, space, _)| *space) {
+            let (asked, rest): (Vec<_>, _) =
+                open.into_iter().partition(|(_, other, _)| *other == space);
+            open = rest;
+            let marks = asked.iter().map(|(_, _, marks)| *marks).collect();
+            let judged = self.ask(connection, space, marks, deadline).await?;
+            for (place, _, marks) in asked {
+                worsen(&mut verdicts, place, judged.check(marks));
+            }
+        }
+        Ok(verdicts)
     }
 
     /// Asks for the groups of these marks, one by one.
@@ -306,11 +370,10 @@ impl Shared {
         &self,
         connection: &Connection,
         space: &Namespace,
-        marks: Vec<&Marks>,
+        marks: Vec<&[Mark]>,
         deadline: Deadline,
     ) -> Result<Judged, Fault> {
-        let mut groups: Vec<&Group> =
-            marks.iter().flat_map(|marks| marks.as_slice()).map(|mark| &mark.group).collect();
+        let mut groups: Vec<&Group> = marks.into_iter().flatten().map(|mark| &mark.group).collect();
         groups.sort_unstable();
         groups.dedup();
         // Before the server is asked, as for keys.
@@ -321,12 +384,9 @@ impl Shared {
         let tables = &self.link.groups;
         // No moment: it is asked on a connection that was taken before, so it does not prove that
         // the table is followed. The next read does.
-        let question = tables.question(space, Moment(0), connection).unwrap_or(Question {
-            space,
-            moment: Moment(0),
-            run: connection.incarnation(),
-            after: None,
-        });
+        let question = tables
+            .question(space, Moment(0), connection)
+            .unwrap_or_else(|| Question::first(space, Moment(0), connection));
         let key = layout::groups(space);
         let mut commands = Pipeline::new();
         commands.add_command(question.command());
@@ -354,9 +414,15 @@ impl Shared {
             table
         });
         if let Some(heard) = tables.hear(&question, news) {
-            tables.learn(heard, floor, &asked);
+            tables.learn(&heard, floor, &asked);
         }
         Ok(Judged { table, pending })
+    }
+}
+
+fn worsen(verdicts: &mut [Validity], place: usize, verdict: Validity) {
+    if let Some(worst) = verdicts.get_mut(place) {
+        *worst = verdict.max(*worst);
     }
 }
 
@@ -367,9 +433,9 @@ struct Judged {
 }
 
 impl Judged {
-    fn check(&self, marks: &Marks) -> Validity {
+    fn check(&self, marks: &[Mark]) -> Validity {
         let table = self.table.as_ref().and_then(|table| table.check(marks));
-        let pending = marks.as_slice().iter().filter_map(|mark| self.pending.get(&mark.group));
+        let pending = marks.iter().filter_map(|mark| self.pending.get(&mark.group));
         let pending = pending.map(|how| match how {
             How::Soft => Validity::Stale,
             How::Hard => Validity::Invalid,

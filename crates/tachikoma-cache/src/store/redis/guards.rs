@@ -11,7 +11,7 @@ use std::time::Duration;
 use ::redis::Pipeline;
 
 use super::Shared;
-use super::courier::Errand;
+use super::courier::{self, Errand};
 use super::layout;
 use super::link::Connection;
 use super::pending::Work;
@@ -86,6 +86,10 @@ impl Shared {
                 answer.map_err(|fault| pending(self.link.refused(&connection, fault)))? == 1;
             written.push(if stored { Written::Stored } else { Written::Refused });
         }
+        let names = ends.iter().map(|(key, _)| key.name());
+        courier::outdate(&self.link, &connection, first.namespace(), names, deadline)
+            .await
+            .map_err(pending)?;
         sending.confirm();
         Ok(written)
     }

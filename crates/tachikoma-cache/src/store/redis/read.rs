@@ -7,7 +7,7 @@
 use ::redis::{Pipeline, Value};
 
 use super::Shared;
-use super::courier::Errand;
+use super::courier::{self, Errand};
 use super::groups::{self, Heard, Moment};
 use super::layout;
 use super::link::{self, Connection};
@@ -53,13 +53,13 @@ impl Shared {
 
     /// What stands at these keys, unjudged, and what the server knew of their groups after it had
     /// read them; nothing where something else than an entry stands.
-    pub(super) async fn fetch<'a>(
+    pub(super) async fn fetch(
         &self,
         connection: &Connection,
-        keys: &[&'a Key<'a>],
+        keys: &[&Key<'_>],
         moment: Moment,
         deadline: Deadline,
-    ) -> Result<(Vec<Value>, Vec<Heard<'a>>), Fault> {
+    ) -> Result<(Vec<Value>, Vec<Heard>), Fault> {
         let name = if keys.len() == 1 { "GET" } else { "MGET" };
         let mut command = ::redis::cmd(name);
         for key in keys {
@@ -113,7 +113,7 @@ impl Shared {
         connection: &Connection,
         keys: &[&Key<'_>],
         values: Vec<Value>,
-        heard: &[Heard<'_>],
+        heard: &[Heard],
         now: Time,
         deadline: Deadline,
     ) -> Result<Vec<Shows>, Fault> {
@@ -132,7 +132,7 @@ impl Shared {
         connection: &Connection,
         keys: &[&Key<'_>],
         found: Vec<Option<Decoded>>,
-        heard: &[Heard<'_>],
+        heard: &[Heard],
         now: Time,
         deadline: Deadline,
     ) -> Result<Vec<Shows>, Fault> {
@@ -196,6 +196,20 @@ impl Shared {
         entered.map(Some).ok_or_else(link::timed_out)
     }
 
+    /// Invalidates what was made of keys whose removal was owed and is done.
+    pub(super) async fn outdate_owed(
+        &self,
+        connection: &Connection,
+        owed: &Sending<'_>,
+        deadline: Deadline,
+    ) -> Result<(), Fault> {
+        let Some(Claim { namespace, work: Work::Keys(names), .. }) = owed.claim() else {
+            return Ok(());
+        };
+        let names = names.iter().map(String::as_str);
+        courier::outdate(&self.link, connection, namespace, names, deadline).await
+    }
+
     async fn begin_all(
         &self,
         connection: &Connection,
@@ -233,11 +247,12 @@ impl Shared {
         }
         // After what was found, and before any load.
         let questions = self.questions(&wanted, moment, connection);
-        match questions.first() {
-            Some(question) => {
-                commands.add_command(question.command());
-            }
-            None => groups::add_snapshot(&mut commands, space),
+        for question in &questions {
+            commands.add_command(question.command());
+        }
+        let is_asked = questions.iter().any(|question| question.space == *space);
+        if !is_asked {
+            groups::add_snapshot(&mut commands, space);
         }
         let sent = Stopwatch::start();
         let mut answers = self.link.pipeline(connection, &commands, deadline).await?.into_iter();
@@ -245,6 +260,7 @@ impl Shared {
             reply::integer(answer).map_err(|fault| self.link.refused(connection, fault))?;
         }
         if let Some(owed) = owed {
+            self.outdate_owed(connection, &owed, deadline).await?;
             owed.confirm();
         }
         // A lease that could not be ended here ends by its errand or by itself.
@@ -266,17 +282,14 @@ impl Shared {
             let guards = guards.map_err(|fault| self.link.refused(connection, fault))?;
             others.push((holder, guards > 0));
         }
-        let last = next();
+        let told: Vec<Value> = questions.iter().map(|_| next()).collect();
+        let alone = if is_asked { Ok(None) } else { groups::snapshot(next()) };
         // All of them before one is handed out: after that nobody would give it back.
         let sets: Result<Vec<bool>, Fault> = sets.into_iter().collect();
         let sets = sets.map_err(|fault| self.link.refused(connection, fault))?;
-        let (heard, at) = if questions.is_empty() {
-            (Vec::new(), groups::snapshot(last))
-        } else {
-            let heard = self.hear(connection, &questions, std::iter::once(last));
-            let at = heard.first().map(Heard::at);
-            (heard, Ok(at))
-        };
+        let heard = self.hear(connection, &questions, told.into_iter());
+        let of_space = heard.iter().find(|heard| heard.space == *space).map(Heard::at);
+        let at = alone.map(|alone| of_space.or(alone));
         // What is pending of groups must be in before the counters are read.
         let at = at.map_err(|fault| self.link.refused(connection, fault))?;
         let mut at = at.filter(|_| !self.book.owes_groups(space));

@@ -130,7 +130,10 @@ impl Shared {
     ) -> Result<Written, Fault> {
         let mut commands = Pipeline::new();
         add_put(&mut commands, key, bytes, life);
-        self.link.transaction(connection, &mut commands, deadline).await?;
+        self.add_outdating(&mut commands, key);
+        let stored = self.link.transaction(connection, &mut commands, deadline).await;
+        self.outdated(key.namespace());
+        stored?;
         if let Some(pending) = pending {
             pending.confirm();
         }
@@ -198,11 +201,9 @@ impl Shared {
         marks: &Marks,
         lease: Lease,
     ) -> bool {
-        let space = key.namespace();
-        let mut groups = marks.as_slice().iter().map(|mark| &mark.group);
         read::is_current(lease.token, connection)
             && !self.is_pending(key)
-            && !groups.any(|group| self.book.of_group(space, group).is_some())
+            && !self.owes_groups(key.namespace(), marks)
     }
 
     #[expect(clippy::too_many_arguments, reason = "they are the parts of one command")]
@@ -220,10 +221,18 @@ impl Shared {
         let names = (layout::entry(key), layout::lease(key));
         let ends: &[u8] = if ends_lease { b"1" } else { b"0" };
         let arguments: [&[u8]; 4] = [seen, bytes, left.as_bytes(), ends];
-        let answer = self
-            .link
-            .eval(connection, &scripts::REPLACE, &[&names.0, &names.1], &arguments, deadline)
-            .await?;
+        let names = [names.0.as_str(), names.1.as_str()];
+        if ends_lease && self.link.config.has_dependencies() {
+            // It is a new value, so what was made of the older one goes with it or not at all.
+            let mut commands = Pipeline::new();
+            commands.add_command(scripts::REPLACE.by_text(&names, &arguments));
+            self.add_outdating(&mut commands, key);
+            let replaced = self.link.transaction(connection, &mut commands, deadline).await;
+            self.outdated(key.namespace());
+            return Ok(reply::integer(replaced?.into_iter().next().unwrap_or_default())? == 1);
+        }
+        let answer =
+            self.link.eval(connection, &scripts::REPLACE, &names, &arguments, deadline).await?;
         Ok(reply::integer(answer)? == 1)
     }
 
@@ -326,6 +335,8 @@ impl Shared {
             let answer = reply::integer(unlinked.unwrap_or_default());
             answer.map_err(|fault| pending(self.link.refused(&connection, fault)))?;
         }
+        let names = keys.iter().map(Key::name);
+        courier::outdate(&self.link, &connection, space, names, deadline).await.map_err(pending)?;
         sending.confirm();
         Ok(self.count_live(&connection, space, answers, cx.now, deadline).await)
     }
@@ -408,6 +419,23 @@ impl Shared {
             .map_err(pending)?;
         sending.confirm();
         Ok(())
+    }
+}
+
+impl Shared {
+    /// Adds to the commands that write a key that what was made of it is no longer valid.
+    pub(super) fn add_outdating(&self, commands: &mut Pipeline, key: &Key<'_>) {
+        if self.link.config.has_dependencies() {
+            let fields = [courier::field(&Group::of_key(key.name()), How::Hard)];
+            commands.add_command(courier::invalidation(key.namespace(), &fields));
+        }
+    }
+
+    /// Those commands were sent: what is known of the namespace's groups is not the newest.
+    pub(super) fn outdated(&self, space: &Namespace) {
+        if self.link.config.has_dependencies() {
+            self.link.groups.changed(space);
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use super::floor::Floor;
 use super::waiters::Waiters;
 use crate::clock::Time;
 use crate::entry::{Entry, Meta};
+use crate::invalidation::{Mark, Snapshot, Validity};
 use crate::key::{Key, Namespace};
 use crate::store::guarantee::age;
 use crate::store::memory::MemoryStore;
@@ -90,14 +91,28 @@ impl Near {
 
     /// Whether everything that was heard of the groups of an entry is known.
     fn is_told(&self, key: &Key<'_>, entry: &Entry) -> bool {
-        entry.meta().marks.is_empty() || self.groups.is_in_step(key.namespace(), entry.stamp())
+        let marks = &entry.meta().marks;
+        marks.is_empty() || self.groups.is_in_step(key.namespace(), marks, entry.stamp())
+    }
+
+    /// Whether the key of a copy was surely not changed since it was read, as far as is known.
+    pub(super) fn is_current(&self, key: &Key<'_>, entry: &Entry) -> bool {
+        let Some(at) = entry.meta().seen else { return false };
+        let marks = Mark::of_key(key.name(), at);
+        self.groups.judged(key.namespace(), &marks) == Some(Validity::Valid)
     }
 
     /// Marks keys before the server is asked for them; none while changes may be missed.
-    pub(super) fn mark<'a>(&'a self, keys: &'a [Key<'a>], now: Time) -> Marked<'a> {
+    /// `seen`: where the counters of their namespace stood, for those who record.
+    pub(super) fn mark<'a>(
+        &'a self,
+        keys: &'a [Key<'a>],
+        seen: Option<Snapshot>,
+        now: Time,
+    ) -> Marked<'a> {
         let good = self.floor.is_good(now);
         let marks = keys.iter().filter(|_| good).map(|key| (key, self.memory.mark(key)));
-        Marked { near: self, marks: marks.collect() }
+        Marked { near: self, marks: marks.collect(), seen }
     }
 
     /// Drops the copies of keys that are about to be changed from here, and again when that has
@@ -147,6 +162,7 @@ impl Follower for Near {
 /// Keys with their marks, until the answers are there or nobody waits for them any more.
 pub(super) struct Marked<'a> {
     near: &'a Near,
+    seen: Option<Snapshot>,
     marks: Vec<(&'a Key<'a>, u128)>,
 }
 
@@ -160,7 +176,7 @@ impl Marked<'_> {
         }
         if let (false, Ok(bytes)) = (entry.meta().negative, entry.bytes()) {
             // The object that the caller makes of the bytes stays beside them, and weighs too.
-            *entry = Entry::restored(entry.meta().clone(), bytes);
+            *entry = Entry::restored(Meta { seen: self.seen, ..entry.meta().clone() }, bytes);
         }
         self.near.memory.keep_copy(key, entry.clone(), *mark, now);
     }

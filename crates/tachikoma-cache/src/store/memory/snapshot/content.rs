@@ -49,7 +49,7 @@ impl Offset {
 
 /// The bytes of an entry. `None` if it has more groups, or longer ones, than can be said.
 pub(super) fn encode(meta: &Meta, value: &[u8], offset: Offset) -> Option<Vec<u8>> {
-    let marks = meta.marks.as_slice();
+    let marks = meta.marks.own();
     let mut out = Vec::with_capacity(64 + value.len());
     let flags = [
         (HARD, meta.hard_expiry.is_some()),

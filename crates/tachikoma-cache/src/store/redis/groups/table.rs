@@ -6,10 +6,7 @@
 
 use std::collections::HashMap;
 
-use crate::invalidation::{Generation, Group, How, Marks, Snapshot, Validity, judge};
-
-/// How many groups are remembered. Beyond that all are forgotten and asked for again.
-const MAX_GROUPS: usize = 100_000;
+use crate::invalidation::{Generation, Group, How, MAX_GROUPS, Mark, Snapshot, Validity, judge};
 
 /// What one question has brought: all that changed after `after`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,8 +46,8 @@ impl Table {
     }
 
     /// Up to where it is complete, if it is of this run.
-    pub(super) fn counter(&self, run: u64) -> Option<u64> {
-        (self.run == run).then_some(self.at.counter)
+    pub(super) fn at(&self, run: u64) -> Option<Snapshot> {
+        (self.run == run).then_some(self.at)
     }
 
     /// How many groups it has.
@@ -78,6 +75,7 @@ impl Table {
         self.bound();
     }
 
+    /// More than the server remembers is forgotten, and asked for again.
     fn bound(&mut self) {
         if self.groups.len() > MAX_GROUPS {
             self.groups = HashMap::new();
@@ -107,9 +105,9 @@ impl Table {
     }
 
     /// Whether an entry with these marks may be used; `None` if a group must be asked for.
-    pub(super) fn check(&self, marks: &Marks) -> Option<Validity> {
+    pub(super) fn check(&self, marks: &[Mark]) -> Option<Validity> {
         let mut worst = Some(Validity::Valid);
-        for mark in marks.as_slice() {
+        for mark in marks {
             let known = self.groups.get(&mark.group).copied().unwrap_or_default();
             let verdict = judge(mark.at, self.at.epoch, self.floor, known.generation);
             if verdict == Validity::Invalid {
@@ -134,6 +132,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::invalidation::Marks;
 
     const RUN: u64 = 1;
 
@@ -157,15 +156,15 @@ mod tests {
     #[test]
     fn what_is_older_than_the_table_must_be_asked_for() {
         let mut table = Table::new(RUN, news(5, 8, &[("b", 7)]));
-        assert_eq!(table.check(&marks(5)), Some(Validity::Valid));
-        assert_eq!(table.check(&marks(4)), None);
+        assert_eq!(table.check(marks(5).own()), Some(Validity::Valid));
+        assert_eq!(table.check(marks(4).own()), None);
         let asked = Asked { group: group("a"), generation: Generation { hard: 4, soft: 0 } };
         table.learn(RUN, at(8), 0, std::slice::from_ref(&asked));
-        assert_eq!(table.check(&marks(4)), Some(Validity::Valid));
-        assert_eq!(table.check(&marks(3)), Some(Validity::Invalid));
+        assert_eq!(table.check(marks(4).own()), Some(Validity::Valid));
+        assert_eq!(table.check(marks(3).own()), Some(Validity::Invalid));
         let mut later = Table::new(RUN, news(9, 9, &[]));
         later.learn(RUN, at(8), 0, &[asked]);
-        assert_eq!(later.check(&marks(4)), None, "what came between 8 and 9 is not known");
+        assert_eq!(later.check(marks(4).own()), None, "what came between 8 and 9 is not known");
     }
 
     #[test]
@@ -178,26 +177,26 @@ mod tests {
         assert!(!table.meets(RUN, &other));
         assert!(table.reaches(RUN, at(8)) && !table.reaches(RUN, at(9)));
         assert!(!table.reaches(2, at(8)) && !table.reaches(RUN, other.at));
-        assert_eq!((table.counter(RUN), table.counter(2)), (Some(8), None));
+        assert_eq!((table.at(RUN), table.at(2)), (Some(at(8)), None));
     }
 
     #[test]
     fn old_news_take_nothing_back() {
         let mut table = Table::new(RUN, news(0, 8, &[("a", 8)]));
         table.add(news(0, 4, &[("a", 3)]));
-        assert_eq!(table.check(&marks(7)), Some(Validity::Invalid));
-        assert_eq!(table.check(&marks(8)), Some(Validity::Valid));
+        assert_eq!(table.check(marks(7).own()), Some(Validity::Invalid));
+        assert_eq!(table.check(marks(8).own()), Some(Validity::Valid));
     }
 
     #[test]
     fn marks_below_the_floor_or_of_another_epoch_are_invalid() {
         let raised = News { floor: Some(6), ..news(0, 8, &[]) };
         let table = Table::new(RUN, raised);
-        assert_eq!(table.check(&marks(5)), Some(Validity::Invalid));
-        assert_eq!(table.check(&marks(6)), Some(Validity::Valid));
+        assert_eq!(table.check(marks(5).own()), Some(Validity::Invalid));
+        assert_eq!(table.check(marks(6).own()), Some(Validity::Valid));
         let other = Marks::new(&[group("a")], Snapshot { epoch: 9, counter: 8 });
-        assert_eq!(table.check(&other), Some(Validity::Invalid));
-        assert_eq!(table.check(&Marks::default()), Some(Validity::Valid));
+        assert_eq!(table.check(other.own()), Some(Validity::Invalid));
+        assert_eq!(table.check(&[]), Some(Validity::Valid));
     }
 
     #[test]
@@ -205,8 +204,8 @@ mod tests {
         let mut table = Table::new(RUN, news(0, 1, &[("a", 1)]));
         let many = (0..MAX_GROUPS).map(|i| (group(&format!("g{i}")), How::Hard, 2)).collect();
         table.add(News { changed: many, ..news(1, 2, &[]) });
-        assert_eq!(table.check(&marks(0)), None);
-        assert_eq!(table.check(&marks(2)), Some(Validity::Valid));
+        assert_eq!(table.check(marks(0).own()), None);
+        assert_eq!(table.check(marks(2).own()), Some(Validity::Valid));
         assert!(table.groups.is_empty());
     }
 
@@ -239,7 +238,7 @@ mod tests {
             let mut table: Option<Table> = None;
             for (upto, most) in steps {
                 let upto = upto.min(log.len());
-                let after = table.as_ref().and_then(|table| table.counter(RUN));
+                let after = table.as_ref().and_then(|table| table.at(RUN)).map(|at| at.counter);
                 let news = answer(&log, upto, after.unwrap_or(0).min(upto as u64), most);
                 match &mut table {
                     Some(table) if table.meets(RUN, &news) => table.add(news),
@@ -247,14 +246,14 @@ mod tests {
                 }
             }
             let table = table.unwrap();
-            let upto = usize::try_from(table.counter(RUN).unwrap()).unwrap();
+            let upto = usize::try_from(table.at(RUN).unwrap().counter).unwrap();
             let mark = mark.min(upto);
             let marks = Marks::new(&[group(&of.to_string())], at(mark as u64));
             let since = log[mark..upto].iter().filter(|(name, _)| *name == of);
             let expected = since.fold(Validity::Valid, |worst, (_, hard)| {
                 worst.max(if *hard { Validity::Invalid } else { Validity::Stale })
             });
-            let verdict = table.check(&marks);
+            let verdict = table.check(marks.own());
             prop_assert!(verdict.is_none() || verdict == Some(expected), "{verdict:?}");
             // What was learnt one by one is whole.
             let mut table = table;
@@ -265,7 +264,7 @@ mod tests {
             let generation = Generation { hard: last(true), soft: last(false) };
             let asked = [Asked { group: group(&of.to_string()), generation }];
             table.learn(RUN, at(upto as u64), 0, &asked);
-            prop_assert_eq!(table.check(&marks), Some(expected));
+            prop_assert_eq!(table.check(marks.own()), Some(expected));
         }
     }
 }

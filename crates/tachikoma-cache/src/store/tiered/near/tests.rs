@@ -41,7 +41,7 @@ impl Rig {
     /// Reads a key; `meanwhile` happens between the question and the answer.
     fn read(&self, meta: Meta, guarantee: Guarantee, meanwhile: impl FnOnce(&Key<'_>)) -> bool {
         let key = self.key("k");
-        let marked = self.near.mark(&key, self.clock.now());
+        let marked = self.near.mark(&key, None, self.clock.now());
         meanwhile(&key[0]);
         let mut found = Some((Entry::from_bytes(meta, Bytes::from_static(b"7")), guarantee));
         marked.keep(0, &mut found, self.clock.now());
@@ -163,7 +163,7 @@ fn marks_are_given_up_also_when_nobody_waits_for_the_answer() {
     let key = rig.key("k");
     let first = rig.near.memory.mark(&key[0]);
     rig.near.memory.unmark(&key[0], first);
-    drop(rig.near.mark(&key, rig.clock.now()));
-    let marked = rig.near.mark(&key, rig.clock.now());
+    drop(rig.near.mark(&key, None, rig.clock.now()));
+    let marked = rig.near.mark(&key, None, rig.clock.now());
     assert_ne!(marked.marks[0].1, first, "else one was left over");
 }

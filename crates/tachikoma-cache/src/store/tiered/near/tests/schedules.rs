@@ -60,13 +60,13 @@ impl Run {
             return;
         }
         let (key, now) = (self.rig.key("k"), self.rig.clock.now());
-        let before = marks_first.then(|| self.rig.near.mark(&key, now));
+        let before = marks_first.then(|| self.rig.near.mark(&key, None, now));
         yield_now().await;
         let (reader, answer) = oneshot::channel();
         self.server.lock().unwrap().get(reader);
         let version = answer.await.unwrap();
         yield_now().await;
-        let marked = before.unwrap_or_else(|| self.rig.near.mark(&key, now));
+        let marked = before.unwrap_or_else(|| self.rig.near.mark(&key, None, now));
         let value = Bytes::copy_from_slice(&version.to_le_bytes());
         let mut found = Some((Entry::from_bytes(self.rig.meta(), value), Guarantee::Fresh));
         marked.keep(0, &mut found, now);
