@@ -325,6 +325,8 @@ async fn wait<R>(
 ) -> Waited<R> {
     let Asked { key, facts, .. } = asked;
     match flight::wait(progress, shared.wait_limit).await {
+        // Asked for before something that it shows has changed.
+        Some(Progress::Live(live)) if !live.is_current(shared.entries()) => Waited::Alone,
         Some(Progress::Live(live)) => {
             let now = shared.now();
             match live.serves(key, headers, facts, now) {

@@ -12,7 +12,10 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
-use tachikoma_cache::Error;
+use tachikoma_cache::{
+    Error,
+    dependencies::{Dependencies, Recorder},
+};
 
 use crate::{
     feed::Taker,
@@ -45,6 +48,8 @@ pub(crate) struct Fill {
     /// Something is stored that is no longer current, now that this came.
     pub(crate) replaces: bool,
     pub(crate) body: Arriving,
+    /// What it is made of, up to its end.
+    pub(crate) read: Option<Recorder>,
 }
 
 /// What a body is, when it is whole.
@@ -70,6 +75,11 @@ impl Fill {
     /// background, for storing never delays an answer. Returns what is being stored: nothing, if
     /// nobody can say which bytes a part has.
     pub(crate) fn complete(self, body: Bytes) -> Option<Arc<Stored>> {
+        let read = self.read.as_ref().map(Recorder::dependencies).unwrap_or_default();
+        if !read.is_known() {
+            Taker::no_room(Box::new(self));
+            return None;
+        }
         if let Some(lead) = &self.lead {
             lead.storing();
         }
@@ -111,15 +121,21 @@ impl Fill {
             terms: storable.terms,
             selector: storable.selector,
             tags,
+            is_made_of: !read.is_empty(),
         }));
         let Some(lease) = lease else {
             bring(lead, &stored);
             return Some(stored);
         };
-        let filling = Filling { shared: Arc::clone(&shared), lead, stored: Arc::clone(&stored) };
+        let filling = Filling {
+            shared: Arc::clone(&shared),
+            lead,
+            stored: Arc::clone(&stored),
+            read: read.clone(),
+        };
         let given = Arc::clone(&stored);
         let mut fill = Box::pin(async move {
-            shared.storage.fill(&key, lease, given, &options, shared.now()).await
+            shared.storage.fill(&key, lease, given, &read, &options, shared.now()).await
         });
         match fill.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(result) => filling.end(result),
@@ -172,6 +188,7 @@ struct Filling {
     shared: Arc<Shared>,
     lead: Option<Lead>,
     stored: Arc<Stored>,
+    read: Dependencies,
 }
 
 impl Filling {
@@ -191,7 +208,10 @@ impl Filling {
         match result {
             Ok(true) => {
                 add_one(&counters.stored);
-                bring(self.lead, &self.stored);
+                // What it is made of may have gone meanwhile: then who waits looks again.
+                if self.shared.entries().is_current(&self.read) {
+                    bring(self.lead, &self.stored);
+                }
             }
             // Invalidated meanwhile: who waits looks again, and does not get this.
             Ok(false) => add_one(&counters.refused_fills),

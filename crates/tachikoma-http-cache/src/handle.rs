@@ -36,6 +36,8 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     /// Without it, nothing is asked for a second time.
     pub(crate) empty_body: Option<EmptyBody>,
+    /// Whether responses go when what they were made of goes.
+    pub(crate) dependencies: bool,
 }
 
 impl Shared {

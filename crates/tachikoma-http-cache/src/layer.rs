@@ -47,6 +47,7 @@ impl HttpCacheLayer {
             flights: Arc::new(Flights::default()),
             counters: Counters::default(),
             empty_body: None,
+            dependencies: false,
         })
     }
 
@@ -71,6 +72,7 @@ impl HttpCacheLayer {
             flights: Arc::new(Flights::default()),
             counters: Counters::default(),
             empty_body: shared.empty_body.clone(),
+            dependencies: shared.dependencies,
         });
         change(&mut shared);
         // What rules make of the options is known anew.
@@ -289,6 +291,18 @@ impl HttpCacheLayer {
     pub fn tickets(mut self, on: bool) -> Self {
         self.tickets = on;
         self
+    }
+
+    /// Stores each response with what the inner service read through caches of the same store while
+    /// it made it, so that it goes when any of that goes. The caches must have their own switch on
+    /// (`Cache::memory().dependencies(true)`, `?dependencies=true`); what is read in spawned tasks
+    /// counts if it is [carried](tachikoma_cache::dependencies::carry) there. A response of which
+    /// it is not known what it shows is not stored.
+    ///
+    /// Default: off.
+    #[must_use]
+    pub fn dependencies(self, on: bool) -> Self {
+        self.set(|shared| shared.dependencies = on)
     }
 
     /// The handle of this cache, to purge it and to read its statistics. Set the options first.

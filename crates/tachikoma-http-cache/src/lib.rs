@@ -47,6 +47,7 @@ mod multipart;
 mod parts;
 pub mod policy;
 mod purge;
+mod recorded;
 mod rules;
 mod service;
 mod stats;

@@ -10,6 +10,8 @@ use http::{
     header::{AGE, CONTENT_LENGTH},
 };
 
+use tachikoma_cache::{Entries, dependencies::Recorder};
+
 use crate::{
     answer,
     body::CacheBody,
@@ -35,6 +37,8 @@ pub(crate) struct Live {
     pub(crate) terms: Terms,
     pub(crate) selector: Selector,
     pub(crate) feed: Arc<Feed>,
+    /// What it is made of so far.
+    pub(crate) read: Option<Recorder>,
 }
 
 /// What a response that is arriving is for one who waited.
@@ -49,6 +53,11 @@ pub(crate) enum Serves {
 }
 
 impl Live {
+    /// Whether what it was made of so far is still current, as far as this process knows.
+    pub(crate) fn is_current(&self, entries: &Entries) -> bool {
+        self.read.as_ref().is_none_or(|read| entries.is_current(&read.dependencies()))
+    }
+
     pub(crate) fn serves(
         &self,
         key: &Key,

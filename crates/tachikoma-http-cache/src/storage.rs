@@ -28,7 +28,8 @@ use std::{
 
 use http::{HeaderMap, HeaderName, header::DATE};
 use tachikoma_cache::{
-    Entries, EntryLease, Error, Health, Removed, Ttl, expiry::MAX_TTL, invalidation::MAX_TAGS,
+    Entries, EntryLease, Error, Health, Removed, Ttl, dependencies::Dependencies, expiry::MAX_TTL,
+    invalidation::MAX_TAGS,
 };
 use tokio::sync::{Mutex, MutexGuard};
 use xxhash_rust::xxh3::xxh3_128_with_seed;
@@ -236,6 +237,7 @@ impl Storage {
         key: &Key,
         lease: FillLease,
         stored: Arc<Stored>,
+        read: &Dependencies,
         options: &Options,
         now: SystemTime,
     ) -> Result<bool, Error> {
@@ -244,10 +246,10 @@ impl Storage {
         let keep = keep.clamp(Duration::from_millis(1), MAX_TTL);
         let large = stored.response().filter(|whole| whole.body.len() > MAX_SHARED);
         let Some(large) = large.filter(|_| self.is_remote()) else {
-            return self.fill_entry(key, lease, stored, keep, now).await;
+            return self.fill_entry(key, lease, stored, read, keep, now).await;
         };
         let (apart, name) = self.large.part(large)?;
-        let visible = self.fill_entry(key, lease, Arc::new(apart), keep, now).await?;
+        let visible = self.fill_entry(key, lease, Arc::new(apart), read, keep, now).await?;
         if visible {
             self.large.put(key, name, stored, keep).await;
         }
@@ -259,6 +261,7 @@ impl Storage {
         key: &Key,
         lease: FillLease,
         stored: Arc<Stored>,
+        read: &Dependencies,
         keep: Duration,
         now: SystemTime,
     ) -> Result<bool, Error> {
@@ -273,7 +276,7 @@ impl Storage {
         };
         if let Some((id, generation)) = lease.variant {
             let variant = variant(id);
-            if !self.entries.fill(lease.lease, stored, Ttl::from(keep), &tags).await? {
+            if !self.entries.fill_with(lease.lease, stored, keep, &tags, read).await? {
                 return Ok(false);
             }
             return self.list(key, generation, variant, now).await;
@@ -282,11 +285,11 @@ impl Storage {
         let known = under(key, self.get(&key.name).await.unwrap_or_default());
         let known = known.as_deref().and_then(Stored::index);
         if response.selector.fields.is_empty() && known.is_none() {
-            return self.entries.fill(lease.lease, stored, Ttl::from(keep), tags).await;
+            return self.entries.fill_with(lease.lease, stored, keep, tags, read).await;
         }
         let id = self.unique(key);
         let variant = variant(id);
-        self.entries.put(&key.variant(id), stored, Ttl::from(keep), &tags).await?;
+        self.entries.put_with(&key.variant(id), stored, keep, &tags, read).await?;
         let generation = known.map_or_else(|| self.unique(key), |index| index.generation);
         let (index, replaced) = with_variant(key, generation, known, variant, now);
         let visible = self.fill_index(lease.lease, index, now).await;

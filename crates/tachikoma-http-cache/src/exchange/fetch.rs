@@ -15,6 +15,7 @@ use http::{
 };
 use http_body::Body;
 use http_body_util::BodyExt as _;
+use tachikoma_cache::dependencies::{Dependencies, Recorder, Unknown};
 use tower_service::Service;
 
 use super::{Asked, call::once, rest::Rest};
@@ -38,6 +39,7 @@ use crate::{
         targeted::governing,
         validation::{self, ETag, Validators},
     },
+    recorded::{Recorded, recorder, within},
     storage::{FillLease, Place, Right, Stored, StoredResponse},
 };
 
@@ -70,6 +72,8 @@ pub(super) struct Sent {
     /// The client's own headers: what selects a variant, and its own condition.
     pub(super) headers: HeaderMap,
     pub(super) asked_at: SystemTime,
+    /// What the inner service reads while it makes the answer, if responses depend on it.
+    pub(super) read: Option<Recorder>,
 }
 
 impl<S, B, R> Fetch<S, B>
@@ -86,7 +90,8 @@ where
         let known = stored.clone();
         let known = known.as_deref().and_then(Stored::response);
         let rest = known
-            .filter(|_| why == Forward::Partial)
+            // What the missing bytes are made of says nothing of those that are stored.
+            .filter(|part| why == Forward::Partial && !part.is_made_of)
             .and_then(|part| Rest::of(part, &asked.facts, shared.now(), shared.max_body_size));
         let make = shared.empty_body.as_ref().and_then(EmptyBody::get::<B>);
         // A HEAD is passed on as it is. Whether a part is current says nothing of the bytes that
@@ -105,24 +110,30 @@ where
         });
         let request = Request::from_parts(parts, body);
         let asked_at = shared.entries().clock().wall();
-        let mut sent = Sent { shared, asked, why, stored, lead, right, headers, asked_at };
-        let answer = match (rest, known, make) {
-            (Some(rest), Some(part), Some(make)) => {
-                rest.fetch(part, &mut inner, request, make).await
-            }
-            _ => {
-                once(&mut inner, request).await.map(|answer| (answer.map(CacheBody::passed), None))
+        // After the right was taken: what is read now is of the same run of the store.
+        let read = recorder(&shared);
+        let mut sent = Sent { shared, asked, why, stored, lead, right, headers, asked_at, read };
+        let read = sent.read.clone();
+        let asking = async {
+            let answer = match (rest, known, make) {
+                (Some(rest), Some(part), Some(make)) => {
+                    rest.fetch(part, &mut inner, request, make).await
+                }
+                _ => once(&mut inner, request)
+                    .await
+                    .map(|answer| (answer.map(CacheBody::passed), None)),
+            };
+            match (answer, again) {
+                (Ok((answer, _)), Some(again)) if sent.is_of_another_version(&answer) => {
+                    drop(answer);
+                    sent.forget().await;
+                    let answer = once(&mut inner, again).await;
+                    answer.map(|answer| (answer.map(CacheBody::passed), None))
+                }
+                (answer, _) => answer,
             }
         };
-        let answer = match (answer, again) {
-            (Ok((answer, _)), Some(again)) if sent.is_of_another_version(&answer) => {
-                drop(answer);
-                sent.forget().await;
-                let answer = once(&mut inner, again).await;
-                answer.map(|answer| (answer.map(CacheBody::passed), None))
-            }
-            (answer, _) => answer,
-        };
+        let answer = within(read, asking).await;
         match answer {
             Ok((answer, status)) => Ok(sent.answered(answer, status).await),
             Err(error) => sent.stale_instead(Failed::Disconnected).ok_or(error),
@@ -197,6 +208,7 @@ impl Sent {
         let facts = ResponseFacts::read(status, &parts.headers, targeted);
         let allowed = self.judge(&facts, &parts.headers).and_then(|judged| {
             judge::may_take_place(self.why, status, &parts.headers)?;
+            self.depends()?;
             let room = self.fits(&body, &parts)?;
             let right = std::mem::replace(&mut self.right, Right::Failed);
             match (right, &self.lead) {
@@ -269,8 +281,9 @@ impl Sent {
             storable,
             tags,
             replaces: self.stored.is_some() && outdates,
-            body: Arriving::of(status, self.stored),
+            body: Arriving::of(status, self.stored.filter(|stored| !stored.is_made_of())),
             options: Arc::clone(&options),
+            read: self.read.clone(),
         };
         if body.is_end_stream() {
             if promised.is_none_or(|promised| promised == 0) {
@@ -281,7 +294,10 @@ impl Sent {
             return passed(&shared, parts, body, decision);
         }
         let reader = Feed::open(Opening {
-            source: body.boxed_unsync(),
+            source: match self.read.clone() {
+                Some(read) => Recorded::new(body, read).boxed_unsync(),
+                None => body.boxed_unsync(),
+            },
             promised,
             keep: Keep { taker: Box::new(fill), room, cap: shared.max_body_size },
             clock: Arc::clone(shared.entries().clock()),
@@ -301,9 +317,19 @@ impl Sent {
                 terms,
                 selector,
                 feed: Arc::clone(reader.feed()),
+                read: self.read,
             }));
         }
         passed(&shared, parts, CacheBody::fed(reader), decision)
+    }
+
+    /// Whether it is known so far what the answer was made of.
+    fn depends(&self) -> Result<Dependencies, Refusal> {
+        let read = self.read.as_ref().map(Recorder::dependencies).unwrap_or_default();
+        match read.unknown() {
+            None => Ok(read),
+            Some(why) => Err(Refusal::Dependencies(why)),
+        }
     }
 
     /// Whether and on which terms the answer may be stored.
@@ -362,6 +388,7 @@ impl Sent {
                 | Refusal::NeverUsable
                 | Refusal::Tags
                 | Refusal::TooLarge
+                | Refusal::Dependencies(_)
         );
         // A newer answer that may not be stored still says that the older one is no longer it.
         if self.stored.is_some() && is_about_the_resource && outdates {
@@ -462,6 +489,10 @@ impl Sent {
         facts.age = age;
         facts.is_part = current.part.is_some();
         let Judged { storable, tags } = self.judge(&facts, &headers)?;
+        // It is as current as what it was validated by; nothing was read for it now.
+        if self.depends()?.is_empty() && current.is_made_of {
+            return Err(Refusal::Dependencies(Unknown::NoCounter));
+        }
         let Right::Lease(lease) = std::mem::replace(&mut self.right, Right::Failed) else {
             return Err(Refusal::Store);
         };
@@ -477,6 +508,7 @@ impl Sent {
             replaces: false,
             body: Arriving::Stored(current.part.clone()),
             options: Arc::clone(&self.asked.options),
+            read: self.read.clone(),
         })
     }
 

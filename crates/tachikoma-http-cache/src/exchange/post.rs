@@ -29,6 +29,7 @@ use crate::{
         invalidation::represents_target,
         request::admit_post,
     },
+    recorded::{recorder, within},
     storage::{Place, Right},
 };
 
@@ -69,7 +70,8 @@ where
     let key = target.key();
     let watch = shared.flights.watch(key.url());
     let asked_at = shared.entries().clock().wall();
-    let response = oneshot(inner, request).await?;
+    let read = recorder(&shared);
+    let response = within(read.clone(), oneshot(inner, request)).await?;
     let base = target.uri();
     let is_stated = base
         .as_ref()
@@ -94,6 +96,7 @@ where
     let right = if is_own && is_alone { right } else { Right::Held };
     let asked = Asked { key, facts, options, since: None };
     let why = Forward::Bypass(Bypass::Method);
-    let sent = Sent { shared, asked, why, stored: None, lead: None, right, headers, asked_at };
+    let (stored, lead) = (None, None);
+    let sent = Sent { shared, asked, why, stored, lead, right, headers, asked_at, read };
     Ok(sent.answered(response.map(CacheBody::passed), None).await)
 }

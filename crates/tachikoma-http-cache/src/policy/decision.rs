@@ -6,6 +6,7 @@
 use std::{fmt, time::Duration};
 
 use http::{HeaderName, StatusCode};
+use tachikoma_cache::dependencies::Unknown;
 
 /// Why the cache took no part in an exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,6 +107,8 @@ pub enum Refusal {
     Tags,
     /// A part, which would take the place of the whole that another process has.
     Elsewhere,
+    /// It is not known what it was made of, or that was not read anew.
+    Dependencies(Unknown),
     /// The store could not be asked, so a fill could undo an invalidation.
     Store,
 }
@@ -137,6 +140,7 @@ impl Refusal {
             Self::EndUnproved => "end-unproved",
             Self::Tags => "tags",
             Self::Elsewhere => "elsewhere",
+            Self::Dependencies(_) => "dependencies",
             Self::Store => "store",
         }
     }

@@ -25,6 +25,7 @@ const ALWAYS_VALIDATE: u8 = 1;
 const FORBIDS_STALE: u8 = 2;
 const SHARED: u8 = 4;
 const AUTHORIZED: u8 = 8;
+const MADE_OF: u8 = 16;
 
 impl Value for Stored {
     const TYPE: &'static str = "http/1";
@@ -162,7 +163,8 @@ impl Writer {
             flag(terms.always_validate, ALWAYS_VALIDATE)
                 | flag(terms.forbids_stale, FORBIDS_STALE)
                 | flag(terms.shared, SHARED)
-                | flag(terms.authorized, AUTHORIZED),
+                | flag(terms.authorized, AUTHORIZED)
+                | flag(response.is_made_of, MADE_OF),
         );
         self.part(response.part.as_ref())?;
         self.selector(&response.selector)?;
@@ -310,8 +312,18 @@ impl Reader {
             shared: flags & SHARED != 0,
             authorized: flags & AUTHORIZED != 0,
         };
-        let body = Bytes::new();
-        Some(StoredResponse { whole, status, headers, body, part, terms, selector, tags })
+        let (body, is_made_of) = (Bytes::new(), flags & MADE_OF != 0);
+        Some(StoredResponse {
+            whole,
+            status,
+            headers,
+            body,
+            part,
+            terms,
+            selector,
+            tags,
+            is_made_of,
+        })
     }
 }
 

@@ -10,6 +10,7 @@ use std::{
 
 use tachikoma_cache::{
     Error, ErrorKind, Pattern, Removed,
+    dependencies::Dependencies,
     glob::Glob,
     store::{Cursor, Want},
 };
@@ -131,7 +132,8 @@ impl Storage {
     /// Makes what is stored under these keys stale, or of it only what has a tag; how many
     /// responses that were. What is being fetched for them is not stored.
     ///
-    /// They are removed and put back: a response that is fetched meanwhile stays. For a tag these
+    /// They are removed and put back, but for those that go with what they were made of: a response
+    /// that is fetched meanwhile stays. For a tag these
     /// must be all that have it: what is not read before it is invalidated cannot be put back.
     pub(crate) async fn soften(
         &self,
@@ -154,6 +156,10 @@ impl Storage {
                 let Some(head) = stored.head() else { continue };
                 let is_meant = tag.is_none_or(|tag| head.tags.iter().any(|own| own == tag));
                 softened += u64::from(is_meant);
+                // Whether what it was made of is still there could not be told any more.
+                if head.is_made_of {
+                    continue;
+                }
                 let kept = if is_meant { Arc::new(stale(&stored, now)) } else { stored };
                 self.put_back(key, kept, options, now).await?;
             }
@@ -184,7 +190,8 @@ impl Storage {
                     .any(|known| stored.head().is_some_and(|own| own.selector == known.selector)),
             });
             if !is_replaced {
-                self.fill(key, lease, Arc::clone(&stored), options, now).await?;
+                let nothing = Dependencies::default();
+                self.fill(key, lease, Arc::clone(&stored), &nothing, options, now).await?;
             }
             return Ok(());
         }

@@ -43,6 +43,8 @@ pub(crate) struct StoredResponse {
     pub(crate) terms: Terms,
     pub(crate) selector: Selector,
     pub(crate) tags: Vec<String>,
+    /// Whether it goes with something that it was made of.
+    pub(crate) is_made_of: bool,
 }
 
 /// The variants of one URL.
@@ -88,6 +90,11 @@ impl Stored {
             Self::Response(head) | Self::Apart(head, _) => Some(head),
             Self::Index(_) => None,
         }
+    }
+
+    /// Whether it is a response that goes with something that it was made of.
+    pub(crate) fn is_made_of(&self) -> bool {
+        self.head().is_some_and(|head| head.is_made_of)
     }
 
     pub(crate) fn index(&self) -> Option<&Index> {

@@ -21,11 +21,16 @@ fn facts(headers: &HeaderMap) -> RequestFacts {
     admit(&Method::GET, headers, false, &Options::default()).unwrap()
 }
 
+fn nothing() -> Dependencies {
+    Dependencies::default()
+}
+
 fn response(body: &str, vary: &[&'static str], headers: &HeaderMap) -> StoredResponse {
     let names = vary.iter().map(|name| HeaderName::from_static(name)).collect();
     StoredResponse {
         part: None,
         whole: None,
+        is_made_of: body.starts_with('h'),
         status: StatusCode::OK,
         headers: request(&[("content-type", "text/plain"), ("x-many", "1"), ("x-many", "2")]),
         body: Bytes::copy_from_slice(body.as_bytes()),
@@ -75,7 +80,7 @@ impl Fixture {
         let lease = self.begin().await;
         let stored = Arc::new(Stored::Response(response));
         let options = Options::default();
-        self.storage.fill(&self.key, lease, stored, &options, self.now).await.unwrap()
+        self.storage.fill(&self.key, lease, stored, &nothing(), &options, self.now).await.unwrap()
     }
 
     async fn found(&self, headers: &HeaderMap) -> Result<String, Forward> {
@@ -174,7 +179,8 @@ async fn an_invalidation_during_a_fetch_is_not_undone() {
         fixture.storage.remove(std::slice::from_ref(&fixture.key)).await.unwrap();
         let old = Arc::new(Stored::Response(response("old", vary, &headers)));
         let options = Options::default();
-        let visible = fixture.storage.fill(&fixture.key, lease, old, &options, fixture.now).await;
+        let visible =
+            fixture.storage.fill(&fixture.key, lease, old, &nothing(), &options, fixture.now).await;
         assert!(!visible.unwrap(), "{vary:?}");
         assert_eq!(fixture.found(&headers).await, Err(Forward::UriMiss), "{vary:?}");
         assert_eq!(fixture.storage.entries().cache().stats().size, Some(0), "{vary:?}");
@@ -190,7 +196,8 @@ async fn a_tag_invalidated_during_a_fetch_keeps_the_response_out() {
         fixture.storage.entries().invalidate_tags(["b"]).await.unwrap();
         let old = Arc::new(Stored::Response(response("old", vary, &headers)));
         let options = Options::default();
-        let _ = fixture.storage.fill(&fixture.key, lease, old, &options, fixture.now).await;
+        let _ =
+            fixture.storage.fill(&fixture.key, lease, old, &nothing(), &options, fixture.now).await;
         assert!(fixture.found(&headers).await.is_err(), "{vary:?}");
     }
 }
@@ -204,9 +211,9 @@ async fn fetched_together(fixture: &Fixture, values: std::ops::Range<u32>) {
         let lease = fixture.begin_in(found.place(), &i.to_string()).await;
         begun.push((lease, Arc::new(Stored::Response(response(&i.to_string(), &["x"], &headers)))));
     }
-    let options = Options::default();
+    let (options, nothing) = (Options::default(), nothing());
     let fills = begun.into_iter().map(|(lease, stored)| {
-        fixture.storage.fill(&fixture.key, lease, stored, &options, fixture.now)
+        fixture.storage.fill(&fixture.key, lease, stored, &nothing, &options, fixture.now)
     });
     for filled in futures_util::future::join_all(fills).await {
         assert!(filled.unwrap());
@@ -242,8 +249,9 @@ async fn what_is_invalidated_while_a_variant_of_it_is_fetched_stays_so() {
         // The URL is known again before the old answer is in.
         assert!(fixture.fill(response("new", &["x"], &new)).await);
         let stored = Arc::new(Stored::Response(response("old", &["x"], &old)));
-        let options = Options::default();
-        let visible = fixture.storage.fill(&fixture.key, lease, stored, &options, fixture.now);
+        let (options, nothing) = (Options::default(), nothing());
+        let visible =
+            fixture.storage.fill(&fixture.key, lease, stored, &nothing, &options, fixture.now);
         assert!(!visible.await.unwrap(), "by tag: {by_tag}");
         assert_eq!(fixture.found(&old).await, Err(Forward::VaryMiss), "by tag: {by_tag}");
         assert_eq!(fixture.found(&new).await.as_deref(), Ok("new"));

@@ -8,6 +8,7 @@ mod bodies;
 mod broken;
 mod collapse;
 mod completing;
+mod dependencies;
 mod explain;
 mod http2;
 mod large;
