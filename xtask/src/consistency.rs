@@ -16,8 +16,15 @@ const BROKEN: u64 = 30;
 /// Building, and the ends of the processes.
 const MARGIN: Duration = Duration::from_mins(25);
 
-const STRATEGIES: [&str; 6] =
-    ["shipped", "naive", "blind-fill", "late-counter", "token-per-process", NO_MARKER];
+const STRATEGIES: [&str; 7] = [
+    "shipped",
+    "naive",
+    "blind-fill",
+    "late-counter",
+    "token-per-process",
+    "no-dependencies",
+    NO_MARKER,
+];
 
 /// It needs a build of its own.
 const NO_MARKER: &str = "no-marker";

@@ -41,9 +41,9 @@ Commands:
           Load and break several processes that share one Redis and check every read, then see
           that broken strategies are caught; options: --minutes N (1), --nodes N (3),
           --redis PATH and --valkey PATH (server programs, one run each), --strategy NAME (only
-          that one: shipped, naive, blind-fill, late-counter, token-per-process, no-marker),
-          --query TEXT (added to the Redis URL), --release (an optimised build instead of that of
-          the tests)
+          that one: shipped, naive, blind-fill, late-counter, token-per-process,
+          no-dependencies, no-marker), --query TEXT (added to the Redis URL), --release (an
+          optimised build instead of that of the tests)
   fuzz    Run the fuzzers, a minute each; needs cargo-fuzz; options: --seconds=N,
           --target=NAME (only that one)
   help    Print this text

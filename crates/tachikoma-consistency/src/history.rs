@@ -14,10 +14,12 @@ pub(crate) enum Class {
     Api,
     /// Responses in the response cache, `purge_tag`.
     Pages,
+    /// Responses in the response cache that show a cached value; `delete` of that value.
+    Parts,
 }
 
 impl Class {
-    pub(crate) const ALL: [Self; 4] = [Self::Keys, Self::Tags, Self::Api, Self::Pages];
+    pub(crate) const ALL: [Self; 5] = [Self::Keys, Self::Tags, Self::Api, Self::Pages, Self::Parts];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -25,6 +27,7 @@ impl Class {
             Self::Tags => "tags",
             Self::Api => "api",
             Self::Pages => "pages",
+            Self::Parts => "parts",
         }
     }
 }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `GET /read/{class}?ids=1,2` | `keys`, `tags`: a line `ID VERSION SOURCE GUARANTEE` for each |
 //! | `GET /pages/{id}` | a version, behind the response cache |
+//! | `GET /parts/{id}` | a version that is read through the cache, behind the response cache |
 //! | `POST /write/{class}/{id}` | raises a version and invalidates; 202 and why while that is pending |
 //! | `/api/…` | the reference API |
 //!
@@ -20,7 +21,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures_util::future::try_join_all;
 use http::StatusCode;
-use tachikoma_cache::{Cache, ErrorKind, Guarantee, Source as CameBy};
+use tachikoma_cache::{Cache, ErrorKind, Guarantee, Hit, Source as CameBy};
 use tachikoma_http_cache::{HttpCache, HttpCacheLayer, PurgeError};
 use tachikoma_server::api::{self, ApiOptions, ApiState};
 
@@ -80,11 +81,12 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
     let api = ApiState::open_with(&url, api_cache, with).await.context("the reference API")?;
     let source = Source::open(&options.database).await?;
     let router = if let Some(cache) = caches.first() {
-        let layer = HttpCacheLayer::new(cache.namespace("http")?);
+        let layer = HttpCacheLayer::new(cache.namespace("http")?)
+            .dependencies(options.strategy.notes_dependencies());
         let cached = Cached::By { caches, pages: layer.handle() };
         let node = Node { source, cached };
-        let pages = Router::new().route("/pages/{id}", get(page)).layer(layer);
-        pages.with_state(node.clone()).merge(routes(node))
+        let pages = Router::new().route("/pages/{id}", get(page)).route("/parts/{id}", get(part));
+        pages.layer(layer).with_state(node.clone()).merge(routes(node))
     } else {
         let port = options.redis.rsplit_once(':').and_then(|(_, rest)| rest.split('/').next());
         let port = port.and_then(|port| port.parse().ok()).context("the port of Redis")?;
@@ -113,16 +115,26 @@ async fn read(
 }
 
 impl Node {
+    /// A row, through a cache.
+    async fn through(
+        &self,
+        cache: &Cache,
+        name: &str,
+        tag: Option<&str>,
+    ) -> anyhow::Result<Hit<u32>> {
+        let (source, row) = (self.source.clone(), name.to_owned());
+        let load = cache.get_or_load(name, move || async move { source.read(&row).await });
+        let hit = load.ttl(TTL).tags(tag).await;
+        hit.map_err(|error| anyhow::anyhow!("{name}: {error}"))
+    }
+
     async fn read(&self, class: &str, id: &str) -> anyhow::Result<String> {
         let name = format!("{class}:{id}");
         match &self.cached {
             Cached::By { caches, .. } => {
                 let cache = &caches[rand::random_range(0..caches.len())];
-                let (source, row) = (self.source.clone(), name.clone());
-                let load = cache.get_or_load(&name, move || async move { source.read(&row).await });
                 let tag = (class == "tags").then_some(name.as_str());
-                let hit = load.ttl(TTL).tags(tag).await;
-                let hit = hit.map_err(|error| anyhow::anyhow!("{name}: {error}"))?;
+                let hit = self.through(cache, &name, tag).await?;
                 let came_by = match hit.source() {
                     CameBy::Hit => "hit",
                     CameBy::Stale => "stale",
@@ -150,7 +162,9 @@ impl Node {
     /// `Some`: why it is pending.
     async fn invalidate(&self, class: &str, name: &str) -> anyhow::Result<Option<String>> {
         let told = match &self.cached {
-            Cached::By { caches, .. } if class == "keys" => caches[0].delete(name).await.map(drop),
+            Cached::By { caches, .. } if class == "keys" || class == "parts" => {
+                caches[0].delete(name).await.map(drop)
+            }
             Cached::By { caches, .. } if class == "tags" => caches[0].invalidate_tag(name).await,
             Cached::By { pages, .. } => match pages.purge_tag(name).await {
                 Err(PurgeError::Store(error)) => Err(error),
@@ -187,4 +201,21 @@ async fn page(State(node): State<Node>, Path(id): Path<String>) -> Result<Respon
     let version = node.source.read(&name).await?;
     let headers = [("cache-control", "max-age=900".to_owned()), ("surrogate-key", name)];
     Ok((headers, format!("{version}\n")).into_response())
+}
+
+/// Every other one shows what was made of the row, which is cached as well.
+async fn part(State(node): State<Node>, Path(id): Path<String>) -> Result<Response, Failed> {
+    let Cached::By { caches, .. } = &node.cached else {
+        return Ok(StatusCode::NOT_FOUND.into_response());
+    };
+    let (cache, name) = (caches[0].clone(), format!("parts:{id}"));
+    let version = if id.ends_with(['1', '3', '5', '7', '9']) {
+        let (node, of, made) = (node.clone(), cache.clone(), format!("made of {name}"));
+        let make = move || async move { node.through(&of, &name, None).await.map(|hit| *hit) };
+        let made = cache.get_or_load(&made, make).ttl(TTL).await;
+        *made.map_err(|error| anyhow::anyhow!("{error}"))?
+    } else {
+        *node.through(&cache, &name, None).await?
+    };
+    Ok(([("cache-control", "max-age=900")], format!("{version}\n")).into_response())
 }

@@ -30,10 +30,12 @@ enum Apart {
     Memory,
     Groups,
     Responses,
+    Dependencies,
 }
 
 impl Apart {
-    const ALL: [Self; 4] = [Self::Redis, Self::Memory, Self::Groups, Self::Responses];
+    const ALL: [Self; 5] =
+        [Self::Redis, Self::Memory, Self::Groups, Self::Responses, Self::Dependencies];
 
     fn name(self) -> &'static str {
         match self {
@@ -41,6 +43,7 @@ impl Apart {
             Self::Memory => "memory tier",
             Self::Groups => "groups",
             Self::Responses => "responses",
+            Self::Dependencies => "dependencies",
         }
     }
 
@@ -51,6 +54,7 @@ impl Apart {
             (Class::Keys, Came::Memory | Came::Cache) => Self::Memory,
             (Class::Tags, _) => Self::Groups,
             (Class::Api | Class::Pages, _) => Self::Responses,
+            (Class::Parts, _) => Self::Dependencies,
         };
         self == of
     }

@@ -28,8 +28,15 @@ pub(crate) enum Strategy {
     /// The shipped cache, built with a memory tier that keeps what it read whatever it heard
     /// meanwhile (`--features __no_marker`).
     NoMarker,
+    /// The shipped cache, whose responses do not know what they were made of.
+    NoDependencies,
 }
 impl Strategy {
+    /// Whether what was read through the cache is noted, so that what is made of it goes with it.
+    pub(crate) fn notes_dependencies(self) -> bool {
+        matches!(self, Self::Shipped | Self::NoMarker)
+    }
+
     /// # Errors
     ///
     /// If this program was built for another strategy.
@@ -52,8 +59,10 @@ impl Strategy {
     pub(crate) async fn caches(self, url: &str, query: &str) -> anyhow::Result<Vec<Cache>> {
         let mutation = match self {
             Self::Naive => return Ok(Vec::new()),
-            Self::Shipped | Self::NoMarker => {
-                let url = format!("{url}?namespace=drill&lease={LEASE}&{query}");
+            Self::Shipped | Self::NoMarker | Self::NoDependencies => {
+                let notes = self.notes_dependencies();
+                let settings = format!("namespace=drill&lease={LEASE}&dependencies={notes}");
+                let url = format!("{url}?{settings}&{query}");
                 return Ok(vec![Cache::connect(url.trim_end_matches('&')).await?]);
             }
             Self::BlindFill => Mutation::BlindFill,
@@ -78,6 +87,7 @@ impl fmt::Display for Strategy {
             Self::LateCounter => "late-counter",
             Self::TokenPerProcess => "token-per-process",
             Self::NoMarker => "no-marker",
+            Self::NoDependencies => "no-dependencies",
         })
     }
 }

@@ -29,12 +29,12 @@ fn three_nodes_show_nothing_stale_whatever_breaks() {
     let faults = summary["faults"].as_array().unwrap();
     assert_eq!(faults.len(), 9);
     assert!(faults.iter().all(|fault| fault["times"] == 1), "{faults:#?}");
-    for class in ["keys", "tags", "api", "pages"] {
+    for class in ["keys", "tags", "api", "pages", "parts"] {
         let classes = summary["classes"].as_array().unwrap();
         assert!(classes.iter().any(|one| one["class"] == class), "{class}: {summary:#}");
     }
     let apart = summary["apart"].as_array().unwrap();
-    assert_eq!(apart.len(), 4);
+    assert_eq!(apart.len(), 5);
     assert!(apart.iter().all(|kind| kind["near"].as_u64().unwrap() > 100), "{summary:#}");
 }
 
@@ -68,4 +68,9 @@ fn counters_taken_after_the_load_are_caught() {
 #[test]
 fn one_token_for_all_loads_of_a_process_is_caught() {
     check_caught("token-per-process", &["6", "12", "30", "60"]);
+}
+
+#[test]
+fn pages_that_do_not_know_what_they_were_made_of_are_caught() {
+    check_caught("no-dependencies", &["3", "6", "12"]);
 }
