@@ -122,6 +122,12 @@ impl Cache {
         Ok(Self { inner: Arc::new(Inner { shared, namespace }) })
     }
 
+    /// Whether what was made of its entries can go when these go
+    /// ([`dependencies`](crate::dependencies)).
+    pub fn has_dependencies(&self) -> bool {
+        self.shared().dependencies
+    }
+
     /// The namespace of this handle.
     pub fn namespace_ref(&self) -> &Namespace {
         &self.inner.namespace

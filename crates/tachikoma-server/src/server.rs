@@ -18,6 +18,7 @@ use tower::{Layer as _, Service, ServiceExt as _};
 use crate::access_log::AccessLog;
 use crate::admin::Admin;
 use crate::admin::snapshot::{Origins, Sources};
+use crate::api::reads::TO_THIS_SERVER;
 use crate::api::{self, ApiState};
 use crate::config::upstreams::Origin;
 use crate::config::{Config, Secrets, same_place, values};
@@ -91,7 +92,13 @@ impl Server {
         let responses = layer.handle();
         // Tickets are the API's own; an upstream has its own or none.
         let of_api = layer.clone().tickets(true);
-        let api_route = api.clone().map(|state| behind(&of_api, api::router(state)));
+        let api_route = api.clone().map(|state| {
+            let route = behind(&of_api, api::router(state));
+            BoxCloneSyncService::new(route.map_response(|mut response| {
+                response.headers_mut().remove(TO_THIS_SERVER);
+                response
+            }))
+        });
         let trust = origins.iter().any(|origin| origin.url.is_secure());
         let trust = trust.then(|| Trust::load(config.tls.upstream_ca.as_deref())).transpose()?;
         let upstreams = if origins.is_empty() {

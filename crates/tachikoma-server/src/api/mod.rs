@@ -17,7 +17,7 @@ pub mod model;
 mod openapi;
 mod password;
 mod problem;
-mod reads;
+pub(crate) mod reads;
 mod revision;
 mod seed;
 mod state;

@@ -16,8 +16,13 @@
 //! it ask each time, and the strong entity tag lets the answer be a 304 without a body. A short
 //! `s-maxage` would save that question and serve old rows meanwhile; here it costs a look into the
 //! data cache, microseconds. What belongs to a user is `no-store`.
+//!
+//! With a data cache that has dependencies the response cache of this server may keep missions,
+//! specs and their lists, and [`TO_THIS_SERVER`] says so: what is read here is noted there, and
+//! what is kept goes when that goes. No handler names what it is kept under. Of what was read
+//! beside the cache nothing is noted, so it is not kept.
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use axum::{
     Json,
@@ -33,6 +38,10 @@ const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// For what is the same for everybody: kept, but never served without asking.
 const REVALIDATE: HeaderValue = HeaderValue::from_static("no-cache");
+
+/// Speaks to the response cache of this server alone (RFC 9213), and is taken off behind it: no
+/// other cache hears of writes.
+pub(crate) const TO_THIS_SERVER: HeaderName = HeaderName::from_static("tachikoma-cache-control");
 
 /// For what belongs to a user, and for tokens: kept nowhere.
 pub(crate) const KEEP_NOWHERE: HeaderValue = HeaderValue::from_static("no-store");
@@ -74,6 +83,8 @@ pub(crate) struct Read<T> {
     /// The value; `None` when there is no such row.
     pub(crate) value: Option<Arc<T>>,
     pub(crate) did: Did,
+    /// How long the response cache may keep what shows it, if it hears when that changes.
+    keep: Option<Duration>,
 }
 
 impl ApiState {
@@ -98,7 +109,12 @@ impl ApiState {
         let cached = self.cache().get_or_load(key, move || first(state));
         let ttl = self.options().read_ttl;
         match cached.ttl(ttl).tags(tags.iter().copied()).await {
-            Ok(hit) => Ok(Read { did: did(&hit), value: Some(hit.into_arc()) }),
+            Ok(hit) => {
+                let did = did(&hit);
+                let is_noted = matches!(did, Did::Hit | Did::Load);
+                let keep = (is_noted && self.cache().has_dependencies()).then_some(ttl);
+                Ok(Read { did, value: Some(hit.into_arc()), keep })
+            }
             Err(LoadError::Source(error)) => absent_or_failed(&error, Did::Load),
             Err(LoadError::TimedOut) => Err(Problem::busy("the database did not answer in time")),
             Err(LoadError::Panicked) => Err(Problem::internal()),
@@ -106,7 +122,9 @@ impl ApiState {
             Err(error) => {
                 tracing::warn!(%error, "the data cache was passed by");
                 match load(self.clone()).await {
-                    Ok(value) => Ok(Read { value: Some(Arc::new(value)), did: Did::Miss }),
+                    Ok(value) => {
+                        Ok(Read { value: Some(Arc::new(value)), did: Did::Miss, keep: None })
+                    }
                     Err(error) => absent_or_failed(&error, Did::Miss),
                 }
             }
@@ -125,7 +143,7 @@ fn did<T>(hit: &Hit<T>) -> Did {
 
 fn absent_or_failed<T>(error: &NoValue, did: Did) -> Result<Read<T>, Problem> {
     match error {
-        NoValue::NotFound => Ok(Read { value: None, did }),
+        NoValue::NotFound => Ok(Read { value: None, did, keep: None }),
         NoValue::Database(error) => Err(error.into()),
     }
 }
@@ -149,6 +167,12 @@ impl<T: Serialize> Read<T> {
         let headers = response.headers_mut();
         headers.insert(SERVER_TIMING, self.did.header());
         headers.insert(header::CACHE_CONTROL, REVALIDATE);
+        if let Some(keep) = self.keep {
+            // Digits.
+            if let Ok(value) = HeaderValue::try_from(format!("max-age={}", keep.as_secs())) {
+                headers.insert(TO_THIS_SERVER, value);
+            }
+        }
         // Digits, letters, hyphens and quotes.
         if let Ok(etag) = HeaderValue::try_from(etag) {
             headers.insert(header::ETAG, etag);

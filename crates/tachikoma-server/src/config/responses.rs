@@ -16,6 +16,7 @@ use tachikoma_http_cache::{HttpCacheLayer, Rule, RuleError};
 use super::error::ConfigError;
 use super::text::{Refused, as_text};
 use super::units::{Size, Span};
+use crate::api::reads::TO_THIS_SERVER;
 
 /// What holds for every response.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -198,6 +199,7 @@ impl Responses {
         &self,
         cache: Cache,
         rules: &[RuleSettings],
+        has_api: bool,
     ) -> Result<HttpCacheLayer, ConfigError> {
         let bytes = |size: Size| usize::try_from(size.0).unwrap_or(usize::MAX);
         let mut layer = HttpCacheLayer::new(cache)
@@ -211,7 +213,7 @@ impl Responses {
             .finish_limit(self.finish_limit.0)
             .key_headers(names(&self.key_headers))
             .tags_from_header(names(&self.tags_from_header))
-            .targeted(names(&self.targeted))
+            .targeted(has_api.then_some(TO_THIS_SERVER).into_iter().chain(names(&self.targeted)))
             .normalize(self.normalize)
             .stale_if_disconnected(self.stale_if_disconnected.0)
             .empty_body(axum::body::Body::empty)

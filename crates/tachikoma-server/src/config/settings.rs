@@ -272,7 +272,8 @@ impl Config {
     ///
     /// The first setting that cannot work, by name.
     pub fn response_cache(&self, cache: Cache) -> Result<HttpCacheLayer, ConfigError> {
-        let layer = self.responses.layer(cache, &self.rules)?;
+        let dependencies = self.api && cache.has_dependencies();
+        let layer = self.responses.layer(cache, &self.rules, self.api)?.dependencies(dependencies);
         // The host that a proxy in front names goes on to the upstream, so it is part of the key.
         let is_behind = !self.trusted_proxies.is_empty();
         Ok(if is_behind { layer.forwarded(Forwarded::Keyed) } else { layer })

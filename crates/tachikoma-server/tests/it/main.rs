@@ -20,6 +20,7 @@ mod hostile_origin;
 mod http2;
 mod kept;
 mod large;
+mod pages;
 mod proxy;
 mod redis;
 mod responses;
