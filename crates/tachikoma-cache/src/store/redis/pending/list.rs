@@ -132,6 +132,14 @@ impl Waiting {
         self.keys.contains_key(name) || self.sweeps.iter().any(|sweep| sweep.covers(name))
     }
 
+    /// Whether somebody is sending a change of this key that is newer than all patterns that cover
+    /// it. An older one leaves it to them: other writes may have come after it.
+    fn is_changed_anew(&self, name: &str) -> bool {
+        let sweeps = || self.sweeps.iter().filter(|sweep| sweep.covers(name));
+        let is_newer = |item: &Item| sweeps().all(|sweep| sweep.since < item.ticket);
+        self.keys.get(name).is_some_and(|item| item.in_flight && is_newer(item))
+    }
+
     /// Patterns that were entered before `ticket` leave this key alone from now on.
     fn spare(&mut self, name: &str, ticket: u64, limit: usize) {
         let mut spared: usize = self.sweeps.iter().map(|sweep| sweep.spared.len()).sum();
@@ -366,10 +374,7 @@ impl Pending {
         let mut names = found;
         match self.namespaces.get_mut(namespace) {
             Some(waiting) => {
-                names.retain(|name| {
-                    let sent = waiting.keys.get(name).is_some_and(|item| item.in_flight);
-                    waiting.covers(name) && !sent
-                });
+                names.retain(|name| waiting.covers(name) && !waiting.is_changed_anew(name));
                 for name in &names {
                     waiting.keys.insert(name.clone(), Item::new(ticket));
                     *waiting.sent_keys.entry(name.clone()).or_default() += 1;

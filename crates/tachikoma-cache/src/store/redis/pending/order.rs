@@ -300,6 +300,13 @@ fn a_write_waits_for_a_removal_that_others_entered_anew_or_carried_out() {
     check(&[Delete(0), Fail(0), Take, Delete(0), Run(1), Succeed(1), Set(0), Run(1)], 1000);
 }
 
+#[test]
+fn a_pattern_removes_what_came_after_a_write_that_is_still_under_way() {
+    use Step::{Defer, Delete, Fail, Run, Set, Succeed, Take};
+    let two_writes = [Delete(1), Set(1), Set(1), Fail(0), Run(1), Run(0), Succeed(0)];
+    check(&[&two_writes[..], &[Defer(0), Take]].concat(), 1000);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
