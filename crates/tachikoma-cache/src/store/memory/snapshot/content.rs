@@ -47,8 +47,12 @@ impl Offset {
     }
 }
 
-/// The bytes of an entry. `None` if it has more groups, or longer ones, than can be said.
+/// The bytes of an entry. `None` if it has more groups, or longer ones, than can be said, or was
+/// made of entries of other namespaces: what they have become meanwhile, nobody would know.
 pub(super) fn encode(meta: &Meta, value: &[u8], offset: Offset) -> Option<Vec<u8>> {
+    if meta.marks.foreign().next().is_some() {
+        return None;
+    }
     let marks = meta.marks.own();
     let mut out = Vec::with_capacity(64 + value.len());
     let flags = [
@@ -134,7 +138,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::dependencies::Dependencies;
     use crate::invalidation::{Marks, Snapshot};
+    use crate::key::Namespace;
 
     fn time() -> impl Strategy<Value = Time> {
         (1_000_000_u64..1 << 50).prop_map(Time::from_millis)
@@ -180,6 +186,15 @@ mod tests {
             prop_assert_eq!(&decoded.value[..], &value[..]);
             let later = decode(&bytes, Offset(clock + 1000)).unwrap().meta.created;
             prop_assert_eq!(later.as_millis() + 1000, meta.created.as_millis());
+        }
+
+        #[test]
+        fn what_was_made_of_entries_of_another_namespace_is_left_out((meta, _, value) in any_entry()) {
+            let (home, other) = (Namespace::default(), Namespace::new("other").unwrap());
+            let at = Snapshot { epoch: 1, counter: 2 };
+            let made_of = Marks::new(&Group::tags(["t"]).unwrap(), at);
+            let marks = meta.marks.clone().and(&Dependencies::of(&made_of, &other), &home);
+            prop_assert_eq!(encode(&Meta { marks, ..meta }, &value, Offset(0)), None);
         }
 
         #[test]
