@@ -14,7 +14,6 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::dependencies::Dependencies;
 use crate::edition::Edition;
 #[cfg(feature = "memory")]
 use crate::edition::Stamp;
@@ -167,12 +166,16 @@ impl Marks {
         groups.iter().map(|group| Mark { group: group.clone(), at }).collect()
     }
 
-    /// These marks and those of what an entry of the namespace `home` was made of: of one group the
-    /// lower counter.
+    /// These marks and those of what an entry of the namespace `home` was made of, by namespace: of
+    /// one group the lower counter.
     #[must_use]
-    pub fn and(self, read: &Dependencies, home: &Namespace) -> Self {
+    pub fn and<'a>(
+        self,
+        read: impl IntoIterator<Item = (&'a Namespace, Vec<Mark>)>,
+        home: &Namespace,
+    ) -> Self {
         let mut all: Vec<Part> = self.0.as_deref().unwrap_or_default().to_vec();
-        for (space, marks) in read.parts() {
+        for (space, marks) in read {
             let space = (space != home).then(|| space.clone());
             let known = all.iter_mut().find(|part| part.space == space);
             match known {
@@ -409,7 +412,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::dependencies::Recorder;
+    use crate::dependencies::{Dependencies, Recorder};
 
     fn groups(names: &[&str]) -> Vec<Group> {
         Group::tags(names).unwrap()
@@ -511,7 +514,7 @@ mod tests {
                 local.invalidate(&spaces[*space], &[group(*i)], how);
             }
             let read = recorder.dependencies();
-            let marks = Marks::default().and(&read, &spaces[0]);
+            let marks = Marks::default().and(read.parts(), &spaces[0]);
             let apart = read.parts().map(|(space, marks)| local.check_in(space, &marks));
             let expected = apart.max().unwrap_or(Validity::Valid);
             prop_assert_eq!(local.check(&spaces[0], &marks), expected);

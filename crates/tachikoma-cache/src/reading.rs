@@ -4,23 +4,13 @@
 //! not removed before that, or the lookup would not have found it; what removes it later counts
 //! higher. For a copy in a memory tier, those that were known before the copy was read count.
 
-use std::sync::Arc;
-
 use crate::dependencies::{Dependencies, Recorder, Unknown};
 use crate::entry::Entry;
 use crate::invalidation::{Group, Mark, Snapshot};
 use crate::key::Namespace;
+use crate::load::outcome::Basis;
 use crate::shared::Shared;
 use crate::store::Guarantee;
-
-/// What a value that a lookup gave was made of.
-#[derive(Debug, Clone)]
-pub(crate) enum Basis {
-    /// It was stored as this entry.
-    Stored(Entry),
-    /// A loader made it, with these tags, of this.
-    Loaded(Arc<[Group]>, Dependencies),
-}
 
 /// See the module.
 #[derive(Debug)]

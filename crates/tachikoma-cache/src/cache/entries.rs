@@ -190,7 +190,7 @@ impl Entries {
         let (shared, name) = (self.cache.shared(), lease.key.clone());
         let tags = shared.counted(Group::tags(tags))?;
         let (key, cx, ops) = (self.cache.key(&name)?, shared.cx(), TypeOps::own::<V>());
-        let marks = Marks::new(&tags, right.groups).and(read, key.namespace());
+        let marks = Marks::new(&tags, right.groups).and(read.parts(), key.namespace());
         let entry = shared.counted(shared.entry(ttl.into(), ops, value, marks, cx.now))?;
         lease.lease = None; // From here on it is the store's.
         let written = shared.store.write(&key, entry, When::Leased(&right), &cx).await;

@@ -117,7 +117,7 @@ impl Cache {
                 Marks::new(tags, at)
             }
         };
-        let marks = marks.and(read, key.namespace());
+        let marks = marks.and(read.parts(), key.namespace());
         let entry = shared.counted(shared.entry(life, ops, object, marks, cx.now))?;
         let written = shared.store.write(&key, entry, when, &cx).await;
         if matches!(when, When::Always)

@@ -13,7 +13,6 @@ use crate::entry::{Entry, Object};
 use crate::error::Error;
 use crate::expiry::Ttl;
 use crate::invalidation::Group;
-use crate::reading::Basis;
 use crate::store::guarantee::age;
 use crate::store::{Guarantee, StaleReason};
 
@@ -34,6 +33,15 @@ pub(crate) struct Product {
     pub(crate) store: bool,
     /// What the loader read through caches, if that is noted.
     pub(crate) read: Dependencies,
+}
+
+/// What a value that a lookup gave was made of.
+#[derive(Debug, Clone)]
+pub(crate) enum Basis {
+    /// It was stored as this entry.
+    Stored(Entry),
+    /// A loader made it, with these tags, of this.
+    Loaded(Arc<[Group]>, Dependencies),
 }
 
 /// See [`Product`].

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::options::LoadOptions;
-use super::outcome::{Held, Made, Product};
+use super::outcome::{Basis, Held, Made, Product};
 use crate::clock::Time;
 use crate::codec::TypeOps;
 use crate::dependencies::Dependencies;
@@ -14,7 +14,6 @@ use crate::error::Error;
 use crate::expiry::Ttl;
 use crate::invalidation::{Group, Marks, Snapshot, check_number};
 use crate::key::Namespace;
-use crate::reading::Basis;
 
 /// How long the note lasts that takes the place of an older value: only so that this is gone, but
 /// longer than a busy machine takes to write it. What is over when it comes to be written is not.
@@ -45,7 +44,7 @@ impl Unmarked {
     /// The entry, with the counters of its tags as they stood before the source was read, and the
     /// marks of what it was made of.
     pub(super) fn entry(self, home: &Namespace, at: Snapshot) -> Entry {
-        let marks = Marks::new(&self.tags, at).and(&self.read, home);
+        let marks = Marks::new(&self.tags, at).and(self.read.parts(), home);
         let meta = Meta { marks, ..self.meta };
         match self.value {
             Some((object, ops)) => Entry::of(meta, object, ops.encode, ops.weigh),

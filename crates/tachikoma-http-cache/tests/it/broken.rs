@@ -2,10 +2,12 @@
 
 use std::{
     convert::Infallible,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -88,30 +90,31 @@ async fn say<T: AsyncRead + AsyncWrite + Unpin>(
     readers.all_began().await;
 }
 
-/// A body that begins and is then reset.
-struct Reset(u8, Arc<Readers>);
+/// A body that begins and is reset when all readers have begun.
+struct Reset {
+    has_begun: bool,
+    all_began: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl Reset {
+    fn new(readers: Arc<Readers>) -> Self {
+        Self { has_begun: false, all_began: Box::pin(async move { readers.all_began().await }) }
+    }
+}
 
 impl http_body::Body for Reset {
     type Data = Bytes;
     type Error = std::io::Error;
 
     fn poll_frame(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
-        self.0 += 1;
-        match self.0 {
-            1 => std::task::Poll::Ready(Some(Ok(Frame::data(SENT.into())))),
-            2 => {
-                let (waker, readers) = (cx.waker().clone(), Arc::clone(&self.1));
-                tokio::spawn(async move {
-                    readers.all_began().await;
-                    waker.wake();
-                });
-                std::task::Poll::Pending
-            }
-            _ => std::task::Poll::Ready(Some(Err(std::io::ErrorKind::ConnectionReset.into()))),
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
+        if !std::mem::replace(&mut self.has_begun, true) {
+            return Poll::Ready(Some(Ok(Frame::data(SENT.into()))));
         }
+        let reset = |()| Some(Err(std::io::ErrorKind::ConnectionReset.into()));
+        self.all_began.as_mut().poll(cx).map(reset)
     }
 }
 
@@ -149,7 +152,7 @@ async fn serve(how: Break, stream: TcpStream, certificate: &Certificate, readers
         }
         Break::Stream => {
             let answer = hyper::service::service_fn(|_| {
-                let body = Reset(0, Arc::clone(readers));
+                let body = Reset::new(Arc::clone(readers));
                 let answer = Response::builder().header("cache-control", "max-age=60");
                 std::future::ready(Ok::<_, Infallible>(answer.body(body).unwrap()))
             });

@@ -12,8 +12,7 @@ use ::redis::{Cmd, Pipeline};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use super::groups::FLOOR;
-use super::layout;
+use super::layout::{self, FLOOR};
 use super::link::{Connection, Link};
 use super::pending::{Book, Claim, Work};
 use super::reply::{self, Fault};
@@ -314,7 +313,7 @@ pub(super) async fn invalidate(
     how: How,
     deadline: Deadline,
 ) -> Result<(), Fault> {
-    let fields: Vec<String> = groups.iter().map(|group| field(group, how)).collect();
+    let fields: Vec<String> = groups.iter().map(|group| layout::field(group, how)).collect();
     run_invalidate(link, connection, space, MAX_GROUP_FIELDS, &fields, deadline).await
 }
 
@@ -371,15 +370,6 @@ fn new_epoch() -> String {
 fn arguments<'a>(epoch: &'a str, most: &'a str, fields: &'a [String]) -> Vec<&'a [u8]> {
     let fields = fields.iter().map(String::as_str);
     [epoch, most].into_iter().chain(fields).map(str::as_bytes).collect()
-}
-
-/// The field of the counters in which the last invalidation of a group stands.
-pub(super) fn field(group: &Group, how: How) -> String {
-    let kind = match how {
-        How::Hard => 'h',
-        How::Soft => 's',
-    };
-    format!("{kind}:{}", group.as_str())
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@
 //! is later to live beside them can be called `{NS:g}…`.
 
 use crate::glob::{Glob, escape};
+use crate::invalidation::{Group, How};
 use crate::key::{Key, Namespace};
 
 /// What a name in Redis belongs to.
@@ -52,6 +53,18 @@ pub(super) fn lease_of(namespace: &Namespace, name: &str) -> String {
 
 pub(super) fn guards(key: &Key<'_>) -> String {
     format!("{}:{{v{}}}:w", key.namespace().as_str(), key.name())
+}
+
+/// The member of the groups' numbers whose number is the floor.
+pub(super) const FLOOR: &str = "@f";
+
+/// The member of the groups' numbers whose number is that of the last invalidation of a group.
+pub(super) fn field(group: &Group, how: How) -> String {
+    let kind = match how {
+        How::Hard => 'h',
+        How::Soft => 's',
+    };
+    format!("{kind}:{}", group.as_str())
 }
 
 pub(super) fn groups(namespace: &Namespace) -> String {

@@ -14,13 +14,14 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
-use ::redis::{Cmd, Pipeline, RedisResult, Script, Value};
+use ::redis::{Cmd, Pipeline, RedisResult, Value};
 use tokio::sync::Notify;
 
 use super::breaker::Breaker;
 use super::config::RedisConfig;
 use super::groups::Tables;
 use super::reply::{self, Fault, Then};
+use super::scripts::Lua;
 use super::tracking::Tracking;
 use crate::clock::{Clock, Deadline, Stopwatch, Time, has_timers};
 use crate::envelope::Offset;
@@ -393,39 +394,6 @@ impl Link {
 
 pub(super) fn timed_out() -> Fault {
     Fault::new(ErrorKind::TimedOut, Then::Keep, "no answer in time")
-}
-
-/// A script: its text never changes, what differs are keys and arguments.
-#[derive(Debug)]
-pub(super) struct Lua {
-    text: &'static str,
-    hash: String,
-}
-
-impl Lua {
-    pub(super) fn new(text: &'static str) -> Self {
-        Self { text, hash: Script::new(text).get_hash().to_owned() }
-    }
-
-    pub(super) fn by_hash(&self, keys: &[&str], arguments: &[&[u8]]) -> Cmd {
-        Self::command("EVALSHA", &self.hash, keys, arguments)
-    }
-
-    pub(super) fn by_text(&self, keys: &[&str], arguments: &[&[u8]]) -> Cmd {
-        Self::command("EVAL", self.text, keys, arguments)
-    }
-
-    fn command(name: &str, script: &str, keys: &[&str], arguments: &[&[u8]]) -> Cmd {
-        let mut command = ::redis::cmd(name);
-        command.arg(script).arg(keys.len());
-        for key in keys {
-            command.arg(*key);
-        }
-        for argument in arguments {
-            command.arg(*argument);
-        }
-        command
-    }
 }
 
 /// Lets through one log line a second.

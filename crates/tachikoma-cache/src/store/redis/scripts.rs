@@ -5,7 +5,40 @@
 
 use std::sync::LazyLock;
 
-use super::link::Lua;
+use ::redis::{Cmd, Script};
+
+/// A script: its text never changes, what differs are keys and arguments.
+#[derive(Debug)]
+pub(super) struct Lua {
+    text: &'static str,
+    hash: String,
+}
+
+impl Lua {
+    pub(super) fn new(text: &'static str) -> Self {
+        Self { text, hash: Script::new(text).get_hash().to_owned() }
+    }
+
+    pub(super) fn by_hash(&self, keys: &[&str], arguments: &[&[u8]]) -> Cmd {
+        Self::command("EVALSHA", &self.hash, keys, arguments)
+    }
+
+    pub(super) fn by_text(&self, keys: &[&str], arguments: &[&[u8]]) -> Cmd {
+        Self::command("EVAL", self.text, keys, arguments)
+    }
+
+    fn command(name: &str, script: &str, keys: &[&str], arguments: &[&[u8]]) -> Cmd {
+        let mut command = ::redis::cmd(name);
+        command.arg(script).arg(keys.len());
+        for key in keys {
+            command.arg(*key);
+        }
+        for argument in arguments {
+            command.arg(*argument);
+        }
+        command
+    }
+}
 
 /// Stores a loaded value while its lease is valid, and ends the lease.
 ///

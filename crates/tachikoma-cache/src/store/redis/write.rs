@@ -426,7 +426,7 @@ impl Shared {
     /// Adds to the commands that write a key that what was made of it is no longer valid.
     pub(super) fn add_outdating(&self, commands: &mut Pipeline, key: &Key<'_>) {
         if self.link.config.has_dependencies() {
-            let fields = [courier::field(&Group::of_key(key.name()), How::Hard)];
+            let fields = [layout::field(&Group::of_key(key.name()), How::Hard)];
             commands.add_command(courier::invalidation(key.namespace(), &fields));
         }
     }

@@ -193,7 +193,7 @@ mod tests {
             let (home, other) = (Namespace::default(), Namespace::new("other").unwrap());
             let at = Snapshot { epoch: 1, counter: 2 };
             let made_of = Marks::new(&Group::tags(["t"]).unwrap(), at);
-            let marks = meta.marks.clone().and(&Dependencies::of(&made_of, &other), &home);
+            let marks = meta.marks.clone().and(Dependencies::of(&made_of, &other).parts(), &home);
             prop_assert_eq!(encode(&Meta { marks, ..meta }, &value, Offset(0)), None);
         }
 
