@@ -21,6 +21,8 @@ use crate::{Failure, conformance, json, root, tools};
 
 /// An example whose source has this line is run as a test.
 const RUN_MARK: &str = "// xtask: run";
+/// How long each fuzz test looks, in seconds, and the variable that says so.
+const FUZZ_SECONDS: (&str, &str) = ("TACHIKOMA_FUZZ_SECONDS", "30");
 const CARGO_LIMIT: Duration = Duration::from_mins(25);
 const EXAMPLE_LIMIT: Duration = Duration::from_mins(1);
 
@@ -124,7 +126,9 @@ impl Session {
         self.report.line(format!("    cargo {}", arguments.join(" ")));
         let failed_before = self.count.failed();
         let mut counter = count::Reader::default();
-        let ended = run_process(&mut cargo(arguments), CARGO_LIMIT, |line| {
+        let mut command = cargo(arguments);
+        command.env(FUZZ_SECONDS.0, FUZZ_SECONDS.1);
+        let ended = run_process(&mut command, CARGO_LIMIT, |line| {
             self.report.line(line);
             counter.line(line, &mut self.count);
         })?;

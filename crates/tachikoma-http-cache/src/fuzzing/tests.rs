@@ -1,8 +1,12 @@
+use std::hash::{BuildHasher as _, RandomState};
 use std::path::Path;
+
+use tachikoma_testkit::Stopwatch;
 
 use super::{mutate::Mutator, *};
 
 /// How many changed inputs of each kind; `TACHIKOMA_MUTATIONS` and `TACHIKOMA_SEED` say otherwise.
+/// With `TACHIKOMA_FUZZ_SECONDS` it goes on for so long, and the seed is another one each time.
 const MUTATIONS: u64 = 5_000;
 
 fn number(variable: &str, default: u64) -> u64 {
@@ -22,14 +26,18 @@ fn check(name: &str, target: fn(&[u8])) {
     for input in &inputs {
         target(input);
     }
-    let seed = number("TACHIKOMA_SEED", 1);
-    let mut mutator = Mutator::new(seed);
-    for _ in 0..number("TACHIKOMA_MUTATIONS", MUTATIONS) {
+    let (watch, seconds) = (Stopwatch::start(), number("TACHIKOMA_FUZZ_SECONDS", 0));
+    let any = if seconds > 0 { RandomState::new().hash_one(name) } else { 1 };
+    let (seed, least) = (number("TACHIKOMA_SEED", any), number("TACHIKOMA_MUTATIONS", MUTATIONS));
+    let (mut mutator, mut done) = (Mutator::new(seed), 0);
+    while done < least || watch.elapsed().as_secs() < seconds {
+        done += 1;
         let (which, other) = (mutator.below(inputs.len()), mutator.below(inputs.len()));
         let changed = mutator.mutate(&inputs[which], &inputs[other]);
         let broken = std::panic::catch_unwind(|| target(&changed)).is_err();
         assert!(!broken, "{name}, seed {seed}: {:?}", changed.escape_ascii().to_string());
     }
+    println!("{name}, seed {seed}: {done} changed inputs");
 }
 
 #[test]
