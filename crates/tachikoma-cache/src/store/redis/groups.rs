@@ -1,12 +1,11 @@
 //! The groups of each namespace, as far as this process knows them.
 //!
-//! Decides what the server is asked about groups and what its answers say; it sends nothing, that is
-//! for [`asking`]. The numbers stand in one
-//! sorted set for each namespace (`NS:g`): a member for each group, scored with the number of its
-//! last invalidation, and above all of them one that names the epoch, scored with the next number.
-//! "What has changed after the number that I know" is one short question. It goes along with the
-//! reads of a namespace that has tags here, behind them in one round trip, so what a read finds is
-//! judged by what the server knew after it had read.
+//! Decides what the server is asked about groups and what its answers say; it sends nothing, that
+//! is for [`asking`]. The numbers stand in one sorted set for each namespace (`NS:g`): a member for
+//! each group, scored with the number of its last invalidation, and above all of them one that
+//! names the epoch, scored with the next number. "What has changed after the number that I know" is
+//! one short question. It goes along with the reads of a namespace that has tags here, behind them
+//! in one round trip, so what a read finds is judged by what the server knew after it had read.
 //!
 //! [`Tables`] keeps the answers. Where the server tells of changes (`CLIENT TRACKING`) they also
 //! say whether something has changed since, which is what a copy in memory is judged by. The

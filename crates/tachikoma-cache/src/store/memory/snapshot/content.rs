@@ -189,7 +189,7 @@ mod tests {
         }
 
         #[test]
-        fn what_was_made_of_entries_of_another_namespace_is_left_out((meta, _, value) in any_entry()) {
+        fn what_depends_on_another_namespace_is_left_out((meta, _, value) in any_entry()) {
             let (home, other) = (Namespace::default(), Namespace::new("other").unwrap());
             let at = Snapshot { epoch: 1, counter: 2 };
             let made_of = Marks::new(&Group::tags(["t"]).unwrap(), at);
