@@ -15,7 +15,11 @@ use http::{HeaderMap, HeaderName};
 ///
 /// [RFC 9110 §5.6.7]: https://www.rfc-editor.org/rfc/rfc9110#section-5.6.7
 pub fn parse(text: &str) -> Option<SystemTime> {
-    let text = text.trim_ascii();
+    let text = text.trim_matches([' ', '\t']);
+    if !text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        // No date has them, and `httpdate` would take some for spaces.
+        return None;
+    }
     let exact = |text: &str| httpdate::parse_http_date(text).ok();
     exact(text).or_else(|| {
         // Only what is oddly written comes here a second time.
@@ -119,6 +123,7 @@ mod tests {
         check("SUNDAY, 06-nov-94 08:49:37 Gmt", Some(EXAMPLE));
         check("sun nov  6 08:49:37 1994", Some(EXAMPLE));
         check("sun, 06 nov 1994 08:49:37 gmt\t", Some(EXAMPLE));
+        check("Sun, 06 Nov 1994 08:49:37 GMT\u{b}", None);
     }
 
     #[test]
